@@ -1,0 +1,9 @@
+"""`python -m engine.cli` is the same as `agentmux`."""
+
+from __future__ import annotations
+
+import sys
+
+from engine.cli.main import main
+
+sys.exit(main())

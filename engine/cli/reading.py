@@ -1,0 +1,209 @@
+"""The commands that only look: ps, tasks ls / show, explain, history, events, status, doctor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.cli import report, tables
+from engine.cli.render import (
+    as_json,
+    print_table,
+    say,
+    say_json,
+    say_json_list,
+    say_raw,
+    use_colour,
+)
+from engine.cli.session import existing_engine
+from engine.clock import SystemClock
+from engine.files import write_private
+from engine.filters import AGENT, TaskFilter, Term, parse_filter, state_terms
+from engine.model import LIVE_WORKERS, to_json
+from engine.text import clean_text
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from engine.core import Engine
+    from engine.model import Event
+
+PAGE = 2000
+"""Events read at a time: the log may be longer than memory should be."""
+
+
+async def list_tasks(args: argparse.Namespace) -> int:
+    """`tasks ls`."""
+    where = selection(args, " ".join(args.words))
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        tasks = await engine.queries.tasks(where)
+        held = () if args.json else (await engine.queries.progress()).held
+    if args.json:
+        say_json_list(to_json(task) for task in tasks)
+    elif tasks:
+        print_table(tables.TASKS, tables.task_rows(tasks, SystemClock().now(), held))
+    else:
+        say("no task matches" if where else "no tasks; seed some with `agentmux tasks seed DAG`")
+    return 0
+
+
+async def show_task(args: argparse.Namespace) -> int:
+    """`tasks show`."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        detail = await engine.queries.detail(args.id)
+    if args.json:
+        say_json(tables.detail_json(detail))
+        return 0
+    now = SystemClock().now()
+    for label, text in tables.definition_lines(detail, now):
+        say_raw(f"{label:<10} {text}")
+    if detail.explanation:
+        say("\nwhy", style="bold")
+        for sentence in detail.explanation:
+            say_raw(f"  {clean_text(sentence)}")
+    if detail.runs:
+        say("\nruns, newest first", style="bold")
+        print_table(tables.RUNS, tables.run_rows(detail.runs, now))
+    if detail.events:
+        say("\nevents", style="bold")
+        _print_events(detail.events)
+    return 0
+
+
+async def list_workers(args: argparse.Namespace) -> int:
+    """`ps`: a worker counts as live only while its process is."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        workers = await engine.queries.workers()
+        stale_after = engine.config.stale_after
+    shown = [worker for worker in workers if args.all or worker.alive]
+    now = SystemClock().now()
+    if args.json:
+        say_json_list(
+            to_json(worker) | {"activity": tables.worker_status(worker, now, stale_after)}
+            for worker in shown
+        )
+    elif shown:
+        print_table(tables.WORKERS, tables.worker_rows(shown, now, stale_after))
+    else:
+        say("no worker is live; start one with `agentmux worker --agent A`")
+    return 0
+
+
+async def explain(args: argparse.Namespace) -> int:
+    """`explain`: why a task is not running."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        sentences = await engine.queries.explain(args.id)
+    if args.json:
+        say_json({"id": args.id, "explanation": list(sentences)})
+    else:
+        for sentence in sentences:
+            say_raw(clean_text(sentence))
+    return 0
+
+
+async def history(args: argparse.Namespace) -> int:
+    """`history`: runs, newest first."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        runs = await engine.queries.runs(args.id, limit=args.limit)
+        if args.id is not None and not runs:
+            await engine.queries.detail(args.id)  # a task without runs is no error, no task is
+    if args.json:
+        say_json_list(to_json(run) for run in runs)
+    elif runs:
+        print_table(tables.RUNS, tables.run_rows(runs, SystemClock().now()))
+    else:
+        say("no runs yet")
+    return 0
+
+
+async def events(args: argparse.Namespace) -> int:
+    """`events`: the log; with --follow, one JSON object a line instead of a list."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        if args.follow:
+            last: int = args.since
+            async for _ in engine.changes():
+                last = await _print_log(engine, last, as_lines=args.json)
+        elif args.json:
+            await _print_json_log(engine, args.since)
+        else:
+            await _print_log(engine, args.since, as_lines=False)
+    return 0
+
+
+async def status(args: argparse.Namespace) -> int:
+    """`status`: write state/status.md and print it."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        seen = await _look(engine)
+        text = report.as_markdown(seen)
+        write_private(engine.layout.status, text)
+    if args.json:
+        say_json(report.as_json(seen))
+    else:
+        say_raw(text.rstrip("\n"))
+    return 0
+
+
+async def doctor(args: argparse.Namespace) -> int:
+    """`doctor`: exit 1 for an inconsistency, never for a note."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        findings = await engine.inspect()
+    if args.json:
+        say_json_list(to_json(finding) for finding in findings)
+    else:
+        for finding in findings:
+            say(f"{finding.level}: {finding.check}: {finding.message}")
+    errors = sum(finding.level == "error" for finding in findings)
+    if not args.json and not errors:
+        say("no inconsistency found")
+    return 1 if errors else 0
+
+
+def selection(args: argparse.Namespace, words: str = "") -> TaskFilter:
+    """Return the filter that --state, --agent and words ask for together."""
+    terms = parse_filter(words).terms
+    if args.state is not None:
+        terms += state_terms(args.state)
+    if args.agent is not None:
+        terms += (Term(AGENT, args.agent),)
+    return TaskFilter(terms)
+
+
+async def _look(engine: Engine) -> report.Status:
+    queries = engine.queries
+    blocked = TaskFilter(state_terms("blocked"))
+    return report.Status(
+        at=SystemClock().now(),
+        progress=await queries.progress(),
+        agents=await queries.agent_counts(),
+        blocked=await queries.tasks(blocked, limit=report.LISTED),
+        blocked_count=await queries.count_tasks(blocked),
+        workers=[one for one in await queries.workers() if one.status in LIVE_WORKERS],
+        events=await queries.last_events(10),
+        stale_after=engine.config.stale_after,
+    )
+
+
+async def _print_log(engine: Engine, after: int, *, as_lines: bool) -> int:
+    """Print all events after a seq, a page at a time; return the last seq printed."""
+    while page := await engine.queries.events(after=after, limit=PAGE):
+        if as_lines:
+            for event in page:
+                say_json(tables.event_json(event))
+        else:
+            _print_events(page)
+        after = page[-1].seq
+    return after
+
+
+async def _print_json_log(engine: Engine, after: int) -> None:
+    """Print the log as one JSON list, a page at a time."""
+    lead = "[\n"
+    while page := await engine.queries.events(after=after, limit=PAGE):
+        say_raw(lead + ",\n".join(as_json(tables.event_json(event)) for event in page))
+        after, lead = page[-1].seq, ","
+    say_raw("[]" if lead != "," else "]")
+
+
+def _print_events(happened: Sequence[Event]) -> None:
+    now, colour = SystemClock().now(), use_colour()
+    say_raw("\n".join(tables.event_line(event, now, colour=colour) for event in happened))

@@ -1,0 +1,111 @@
+"""The commands that ask for something: tasks seed / release, unlock, hold, resume, worker --stop.
+
+Each turns its arguments into a command of the engine and prints the receipt.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from engine.cli.progress import busy
+from engine.cli.reading import selection
+from engine.cli.render import complain, hint, say
+from engine.cli.session import existing_engine, seeding_engine
+from engine.commands import Hold, Receipt, Release, Resume, Seed, Stop
+from engine.errors import CommandNotAllowed, ValidationError, WorkerNotFound
+from engine.text import plural
+
+if TYPE_CHECKING:
+    import argparse
+
+    from engine.commands import Command
+
+LISTED = 20
+"""Subjects that a receipt names in print; more are only counted."""
+
+
+async def seed(args: argparse.Namespace) -> int:
+    """`tasks seed`."""
+    async with seeding_engine(args.state_dir, dry_run=args.dry_run) as engine:
+        with busy("seeding") as through:
+            command = Seed(args.dag)
+            receipt = await engine.execute(command, dry_run=args.dry_run, progress=through)
+    return print_receipt(receipt, list_done=args.dry_run)
+
+
+async def release(args: argparse.Namespace) -> int:
+    """`tasks release` and `unlock`: by id, or all that a filter finds."""
+    chosen = selection(args)
+    if not args.ids and not chosen:
+        raise ValidationError("name the tasks to release, or choose them by --state or --agent")
+    async with existing_engine(args.state_dir, read_only=False) as engine:
+        ids: tuple[str, ...] = tuple(dict.fromkeys(args.ids))
+        if chosen:
+            found = {task.id for task in await engine.queries.tasks(chosen)}
+            ids = tuple(one for one in ids if one in found) if ids else tuple(sorted(found))
+        if not ids:
+            say("no task matches")
+            return 0
+        command = Release(ids)
+        if chosen and not args.dry_run and not args.yes:
+            print_receipt(await engine.execute(command, dry_run=True))
+            if not _agreed(plural(len(ids), "task")):
+                return 1
+        receipt = await engine.execute(command, dry_run=args.dry_run)
+    return print_receipt(receipt)
+
+
+async def hold(args: argparse.Namespace) -> int:
+    """`hold`: no new claims."""
+    return await _ask(args, Hold(args.agent))
+
+
+async def resume(args: argparse.Namespace) -> int:
+    """`resume`: claims again."""
+    return await _ask(args, Resume(args.agent))
+
+
+async def stop_worker(args: argparse.Namespace) -> int:
+    """`worker --stop`: ask one live worker, which goes on by itself from there."""
+    if args.worker_id is None:
+        raise ValidationError("--stop needs --worker-id; `agentmux ps` lists the live workers")
+    async with existing_engine(args.state_dir, read_only=False) as engine:
+        workers = await engine.queries.workers()
+        if not any(
+            one.id == args.worker_id and one.agent == args.agent and one.alive for one in workers
+        ):
+            raise WorkerNotFound(
+                f"no live worker {args.worker_id!r} of agent {args.agent!r}; "
+                "`agentmux ps` lists them"
+            )
+        receipt = await engine.execute(Stop((args.worker_id,)))
+    return print_receipt(receipt)
+
+
+def print_receipt(receipt: Receipt, *, list_done: bool = True) -> int:
+    """Print what was done; refusals go to stderr, each with its code. Return the exit code."""
+    if list_done:
+        for subject, what in list(receipt.done.items())[:LISTED]:
+            say(f"{'would be ' if receipt.dry_run else ''}{subject}: {what}")
+        more = len(receipt.done) - LISTED
+        if more > 0:
+            say(f"… and {more:,} more")
+    if receipt.counts:
+        counts = ", ".join(f"{count:,} {word}" for word, count in receipt.counts.items())
+        say(f"{'would be: ' if receipt.dry_run else ''}{counts}")
+    for refusal in receipt.refused:
+        complain(refusal.code, refusal.message)
+    return 1 if receipt.refused else 0
+
+
+async def _ask(args: argparse.Namespace, command: Command) -> int:
+    async with existing_engine(args.state_dir, read_only=False) as engine:
+        return print_receipt(await engine.execute(command))
+
+
+def _agreed(subject: str) -> bool:
+    if not sys.stdin.isatty():
+        raise CommandNotAllowed(f"this would release {subject}; say --yes to do it without asking")
+    hint(f"release {subject}? [y/N]")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,0 +1,127 @@
+"""The commands that hold workers: run and worker. Both end gracefully, however they are asked."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from engine.cli import steering, tables
+from engine.cli.progress import busy, live_progress
+from engine.cli.render import Column, hint, print_table, say
+from engine.cli.signals import Signals
+from engine.clock import SystemClock
+from engine.commands import Seed
+from engine.core import Engine
+from engine.filters import TaskFilter, state_terms
+from engine.model import State
+from engine.text import duration, plural
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Coroutine
+
+    from engine.views import Progress, TaskRow
+
+LISTED = 20
+"""Unfinished tasks of one state that the summary names; more are only counted."""
+_UNFINISHED = (
+    Column("", least=1),
+    Column("task", yields=1, least=12),
+    Column("state"),
+    Column("why", yields=2, least=16, sentence=True),
+)
+
+
+async def run(args: argparse.Namespace) -> int:
+    """`run`: seed, work until nothing more can run, sum up; 0 only if all tasks are DONE."""
+    clock = SystemClock()
+    timed_out = False
+    with Signals() as signals:
+        async with Engine(args.state_dir) as engine:
+            with busy("seeding") as through:
+                await engine.execute(Seed(args.dag), progress=through)
+            began = clock.monotonic()
+            try:
+                if signals.first is None:
+                    await engine.start_workers(args.workers)
+                async with live_progress(engine):
+                    timed_out = not await _first(
+                        engine.settled(),
+                        engine.wait_workers(),
+                        signals.wait(),
+                        within=args.timeout,
+                    )
+            finally:
+                await engine.stop_workers()
+            took = clock.monotonic() - began
+            progress = await engine.queries.progress()
+            left = [
+                (state, await engine.queries.tasks(_in(state), limit=LISTED))
+                for state in (State.FAILED, State.BLOCKED, State.CANCELLED)
+            ]
+    ended = "interrupted" if signals.first else "timed out" if timed_out else ""
+    _sum_up(progress, left, took, ended)
+    if signals.first is not None:
+        return 128 + signals.first
+    return 0 if progress.by_state.get(State.DONE, 0) == progress.total and not timed_out else 1
+
+
+async def worker(args: argparse.Namespace) -> int:
+    """`worker`: claim and run until asked to stop, or until idle; 0 after a graceful stop."""
+    if args.stop:
+        return await steering.stop_worker(args)
+    with Signals() as signals:
+        async with Engine(args.state_dir) as engine:
+            name = await engine.start_worker(args.agent, args.worker_id, until_idle=args.until_idle)
+            hint(f"{name} works for {args.agent}; Ctrl+C stops it gracefully")
+            try:
+                await _first(engine.wait_workers(), signals.wait(), within=None)
+            finally:
+                await engine.stop_workers()
+    return 0
+
+
+async def _first(*works: Coroutine[None, None, None], within: float | None) -> bool:
+    """Wait until one of `works` is over, and raise its error; cancel the others.
+
+    Return False if none was within so many seconds.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+    return bool(done)
+
+
+def _in(state: State) -> TaskFilter:
+    return TaskFilter(state_terms(state))
+
+
+def _sum_up(
+    progress: Progress, left: list[tuple[State, list[TaskRow]]], took: float, ended: str
+) -> None:
+    now = SystemClock().now()
+    counts = [
+        f"{progress.by_state[state]:,} {state.lower()}"
+        for state in State
+        if progress.by_state.get(state)
+    ]
+    tail = f" ({ended})" if ended else ""
+    say(
+        f"{plural(progress.total, 'task')} in {duration(took)}: {', '.join(counts) or 'none'}{tail}"
+    )
+    rows = [
+        (tables.mark(task, now), task.id, tables.state_word(task, now), tables.why(task, now))
+        for _, tasks in left
+        for task in tasks
+    ]
+    if rows:
+        print_table(_UNFINISHED, rows)
+    more = sum(progress.by_state.get(state, 0) - len(tasks) for state, tasks in left)
+    if more > 0:
+        say(f"… and {more:,} more; `agentmux tasks ls` lists them all")

@@ -1,0 +1,150 @@
+"""The operator's settings (agentmux.yaml): their defaults, their rules, and how they are read.
+
+It knows nothing of what the settings are used for. A new setting is a field of Config and a
+line of `_RULES` (or a table of its own, like `shell`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.checks import Findings, line_of_text, mapping, number, sequence
+from engine.yamlfile import parse_yaml, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from engine.checks import Check
+
+HARMLESS = (
+    "basename",
+    "cat",
+    "date",
+    "dirname",
+    "echo",
+    "false",
+    "head",
+    "ls",
+    "printf",
+    "pwd",
+    "seq",
+    "sleep",
+    "tail",
+    "test",
+    "true",
+    "uname",
+    "wc",
+    "whoami",
+)
+"""What a shell task may run unless the operator says otherwise: nothing here writes a file,
+starts another program or reaches the network. (hostname asks the name server; env, xargs and
+find start programs; sort and tee write.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ShellConfig:
+    """What shell tasks may run: names of programs, compared with the first word of a command."""
+
+    allow: tuple[str, ...] = HARMLESS
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings. All durations are seconds.
+
+    `lease` is how long a claim holds without renewal, `renew` the time between renewals,
+    `heartbeat` the time between signs of life, `stale_after` the silence after which a worker
+    is shown as stale, `grace` the time between SIGTERM and SIGKILL.
+    """
+
+    lease: float = 600.0
+    renew: float = 60.0
+    heartbeat: float = 5.0
+    stale_after: float = 15.0
+    grace: float = 5.0
+    shell: ShellConfig = field(default_factory=ShellConfig)
+
+
+_DURATION = number(above=0)
+_RULES: Mapping[str, Check] = {
+    "lease": _DURATION,
+    "renew": _DURATION,
+    "heartbeat": _DURATION,
+    "stale_after": _DURATION,
+    "grace": _DURATION,
+}
+_LESS = (("renew", "lease"), ("heartbeat", "stale_after"))
+"""The first of each pair must be less than the second, or every claim or worker would lapse."""
+
+_PROGRAM = line_of_text(longest=4096)
+
+
+def load_config(path: Path) -> Config:
+    """Read the settings; a file that is not there means the defaults.
+
+    Raises:
+        ValidationError: with every problem of the file, each with line and field.
+        StorageError: the file is there and cannot be read.
+
+    """
+    try:
+        text = read_text(path)
+    except FileNotFoundError:
+        return Config()
+    document = parse_yaml(text, str(path))
+    findings = Findings()
+    settings = _settings(document.value, findings)
+    document.refuse(findings)
+    return Config(**settings)
+
+
+def _settings(value: object, findings: Findings) -> dict[str, Any]:
+    """Return the keyword arguments for Config, as far as they are good."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        findings.check(value, mapping, ())
+        return {}
+    findings.check_keys(value, {*_RULES, "shell"}, ())
+    settings: dict[str, Any] = {
+        name: float(value[name])
+        for name, rule in _RULES.items()
+        if name in value and findings.check(value[name], rule, (name,))
+    }
+    _compare(value, settings, findings)
+    if "shell" in value:
+        settings["shell"] = _shell(value["shell"], findings)
+    return settings
+
+
+def _compare(value: Mapping[str, object], good: Mapping[str, float], findings: Findings) -> None:
+    defaults = Config()
+    for small, large in _LESS:
+        if any(name in value and name not in good for name in (small, large)):
+            continue  # one of them is wrong in itself; that is the problem to mend first
+        low, high = (good.get(name, getattr(defaults, name)) for name in (small, large))
+        if low < high:
+            continue
+        said = {name: "" if name in value else ", the default" for name in (small, large)}
+        findings.add(
+            (small if small in value else large,),
+            f"{small} ({low:g}{said[small]}) must be less than {large} ({high:g}{said[large]})",
+        )
+
+
+def _shell(value: object, findings: Findings) -> ShellConfig:
+    if not isinstance(value, dict):
+        findings.check(value, mapping, ("shell",))
+        return ShellConfig()
+    findings.check_keys(value, {"allow"}, ("shell",))
+    if "allow" not in value:
+        return ShellConfig()
+    allow = value["allow"]
+    if not isinstance(allow, list):
+        findings.check(allow, sequence, ("shell", "allow"))
+        return ShellConfig()
+    for index, program in enumerate(allow):
+        findings.check(program, _PROGRAM, ("shell", "allow", index))
+    return ShellConfig(tuple(dict.fromkeys(item for item in allow if isinstance(item, str))))

@@ -1,0 +1,207 @@
+"""The engine: one object that opens everything in the right order and closes it in the reverse.
+
+    async with Engine(Path("state")) as engine:
+        await engine.execute(Seed(Path("agentmux/dag.yaml")))
+        await engine.start_workers()
+        await engine.settled()
+
+Screens and commands ask through `queries`, `changes()` and `execute(command)`; nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from engine.clock import Clock, SystemClock
+from engine.config import Config, load_config
+from engine.control import Control
+from engine.errors import StorageError
+from engine.executors import builtin_executors
+from engine.feed import Feed
+from engine.files import Layout
+from engine.host import Host
+from engine.inspection import Finding, inspect
+from engine.journal import Journal
+from engine.processes import seems_alive
+from engine.reaper import Reaper
+from engine.store.lookout import Lookout
+from engine.store.queries import Queries
+from engine.store.reader import Reader
+from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+
+    from engine.commands import Command, Receipt
+    from engine.store.writer import Committed
+
+SETTINGS = "agentmux.yaml"
+
+
+class Engine:
+    """The engine of one process over one state folder.
+
+    `project` is where relative paths start and agentmux.yaml is looked for (default: the current
+    folder; the settings may also lie beside the state folder). `read_only` opens nothing that
+    writes: no store is made, no commands are taken.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        project: Path | None = None,
+        clock: Clock | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self.layout = Layout(state_dir.absolute())
+        self.project = (project or Path.cwd()).absolute()
+        self.clock: Clock = clock or SystemClock()
+        self.read_only = read_only
+        self.config: Config = load_config(self._settings())
+        self._reader = Reader(self.layout.database)
+        self.queries = Queries(self._reader, self.clock, seems_alive)
+        self._lookout = Lookout(self._reader, self.clock)
+        self.feed = Feed(self._reader)
+        self._journal = Journal(self.layout)
+        self._store = Store(
+            self.layout, self.clock, lease=self.config.lease, on_commit=self._committed
+        )
+        self._host = Host(
+            store=self._store,
+            lookout=self._lookout,
+            feed=self.feed,
+            executors=builtin_executors(),
+            layout=self.layout,
+            project=self.project,
+            config=self.config,
+            clock=self.clock,
+        )
+        self._reaper = Reaper(
+            store=self._store,
+            queries=self.queries,
+            lookout=self._lookout,
+            layout=self.layout,
+            config=self.config,
+            clock=self.clock,
+            me=self._host.identity,
+        )
+        self._control = Control(
+            store=self._store,
+            queries=self.queries,
+            lookout=self._lookout,
+            feed=self.feed,
+            reaper=self._reaper,
+            layout=self.layout,
+            project=self.project,
+            config=self.config,
+        )
+        self._reaping = False
+        self._stack = AsyncExitStack()
+
+    def _settings(self) -> Path:
+        here = self.project / SETTINGS
+        return here if here.exists() else self.layout.state.parent / SETTINGS
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if not self.read_only:
+                self.layout.create()
+                await self._store.open()
+                stack.push_async_callback(self._store.close)
+            await stack.enter_async_context(self._reader)
+            if not self.read_only:
+                await self._journal.open()
+                stack.push_async_callback(self._journal.close)
+            await self.feed.open()
+            stack.push_async_callback(self.feed.close)
+            stack.push_async_callback(self._reaper.close)
+            stack.push_async_callback(self._host.close)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Shielded: a second Ctrl+C must not cut short the release of what this process holds.
+        closing = asyncio.ensure_future(self._stack.aclose())
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                continue
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield at once, and then after every commit by any process, coalesced."""
+        return self.feed.changes()
+
+    async def start_worker(
+        self, agent: str, worker_id: str | None = None, *, until_idle: bool = False
+    ) -> str:
+        """Start a worker in this process; return its id. Raises as Host.start does."""
+        if self.read_only:
+            raise StorageError("the store was opened for reading only")
+        if not self._reaping:
+            self._reaping = True
+            await self._reaper.open()
+        return (await self._host.start(agent, worker_id, until_idle=until_idle)).id
+
+    async def start_workers(self, per_agent: int = 1) -> None:
+        """Start `per_agent` workers in this process for each agent of the store's tasks."""
+        for agent in await self._lookout.agents():
+            for _ in range(per_agent):
+                await self.start_worker(agent)
+
+    async def wait_workers(self) -> None:
+        """Wait until all workers of this process have ended."""
+        await self._host.wait()
+
+    async def stop_workers(self, *, drain: bool = False) -> None:
+        """Stop the workers of this process and wait: tasks released, or finished with `drain`."""
+        await self._host.stop(drain=drain)
+
+    def active_runs(self) -> int:
+        """Count the runs of this process."""
+        return self._host.active_runs()
+
+    async def settled(self) -> None:
+        """Wait until nothing more can run: nothing is active, claimable or waits for such."""
+        async for _ in self.changes():
+            if await self._lookout.unfinished() == 0:
+                return
+
+    async def inspect(self) -> list[Finding]:
+        """Check the store against itself, its log and the processes: what `doctor` finds."""
+        return await inspect(self.layout, self.queries)
+
+    async def execute(
+        self,
+        command: Command,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Receipt:
+        """Carry out a command, or with `dry_run` only say what it would do.
+
+        `progress` is told how many tasks of a Seed are through, on another thread.
+
+        Raises:
+            AgentmuxError: nothing of the command was done. What was refused in part is in the
+                receipt.
+
+        """
+        if self.read_only:
+            raise StorageError("this engine only watches; it takes no commands")
+        return await self._control.execute(command, dry_run=dry_run, progress=progress)
+
+    def _committed(self, committed: Committed) -> None:
+        self._journal.poke()
+        self._host.wake(committed.ready)
+        self.feed.publish()

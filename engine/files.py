@@ -1,0 +1,150 @@
+"""Where everything lies on disk, and the one place where an id becomes a path (DESIGN §4.7, §5)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from engine.errors import StorageError, ValidationError
+from engine.model import NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LONGEST = 120
+_SAFE = " !#$&'()+,;=@[]^_`{}~-."
+
+
+def safe_name(text: str) -> str:
+    """Turn any id into one file name: unsafe characters percent-encoded, never `.` or `..`.
+
+    Different ids give different names; one that would grow too long ends in a digest instead.
+    """
+    name = quote(text, safe=_SAFE)
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if len(name) > _LONGEST:
+        # A bare % cannot come from quote, so no short id can look like a cut one.
+        name = f"{name[: _LONGEST - 18]}%~{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return name
+
+
+def check_name(name: str, what: str) -> str:
+    """Return `name` if it may stand for an agent or a worker, else raise ValidationError."""
+    if not NAME.fullmatch(name) or set(name) == {"."}:
+        raise ValidationError(
+            f"{what} {name!r} must be 1 to 64 of the characters A-Z a-z 0-9 . _ -"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one state folder. `artifacts/` lies beside it."""
+
+    state: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite database."""
+        return self.state / "tasks.db"
+
+    @property
+    def write_lock(self) -> Path:
+        """What writers of all processes queue on."""
+        return self.state / "write.lock"
+
+    @property
+    def log(self) -> Path:
+        """The mirror of the events table."""
+        return self.state / "events.jsonl"
+
+    @property
+    def log_lock(self) -> Path:
+        """Who holds it appends to the log."""
+        return self.state / "events.lock"
+
+    @property
+    def status(self) -> Path:
+        """Written by `agentmux status`."""
+        return self.state / "status.md"
+
+    @property
+    def heartbeats(self) -> Path:
+        """A file for each worker, and one for each agent: its latest worker."""
+        return self.state / "heartbeats"
+
+    @property
+    def pids(self) -> Path:
+        """A file for each live worker."""
+        return self.state / "pids"
+
+    @property
+    def control(self) -> Path:
+        """Stop files."""
+        return self.state / "control"
+
+    @property
+    def artifacts(self) -> Path:
+        """What runs leave behind."""
+        return self.state.parent / "artifacts"
+
+    def pid_file(self, agent: str, worker_id: str) -> Path:
+        """Return the file that holds the pid of this worker's process, and nothing else."""
+        return self.pids / f"{check_name(agent, 'agent')}-{check_name(worker_id, 'worker')}.pid"
+
+    def stop_file(self, agent: str, worker_id: str) -> Path:
+        """Return the file that stops this worker once it exists."""
+        return self.control / f"{check_name(agent, 'agent')}-{check_name(worker_id, 'worker')}.stop"
+
+    def heartbeat_file(self, name: str) -> Path:
+        """Return the heartbeat file of a worker, or of an agent (its latest worker)."""
+        return self.heartbeats / f"{check_name(name, 'worker')}.json"
+
+    def run_folder(self, task_id: str, run_id: str) -> Path:
+        """Return the folder of one run's artifacts; not made yet."""
+        return self.artifacts / safe_name(task_id) / safe_name(run_id)
+
+    def create(self) -> None:
+        """Make the folders of the state folder, 0700.
+
+        Raises:
+            StorageError: the folder cannot be made or is not writable.
+
+        """
+        try:
+            self.state.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self.state, self.heartbeats, self.pids, self.control):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"cannot make {error.filename}: {error.strerror}; "
+                "choose another folder with --state-dir"
+            ) from error
+        if not os.access(self.state, os.W_OK | os.X_OK):
+            raise StorageError(f"{self.state} is not writable; mend its permissions")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file's content atomically; the file is 0600.
+
+    Raises:
+        OSError: as the file system has it; the old content is still there.
+
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(draft, "w", encoding="utf-8", opener=_private) as file:
+            file.write(text)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

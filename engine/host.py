@@ -1,0 +1,335 @@
+"""A host: this process as the home of its workers. Beats, renews, obeys stop files, wakes.
+
+One loop ticks for all workers: signs of life, leases, stop files, claims that were taken away.
+One loop listens to the feed: who waits for work is woken when there is some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.clock import Clock, to_iso
+from engine.errors import AgentmuxError, StorageError
+from engine.files import Layout, check_name, write_private
+from engine.model import Claim, WorkerStatus
+from engine.processes import identify, seems_alive
+from engine.worker import Why, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.config import Config
+    from engine.executors.base import Executor
+    from engine.feed import Feed
+    from engine.store.lookout import Lookout
+    from engine.store.store import Store
+
+log = logging.getLogger(__name__)
+
+DRAIN = "drain"
+"""A stop file that says so lets the worker finish its task; any other stops it at once."""
+
+_TICK = 0.5
+_SETTLED = 0.3
+"""A run that is older than this is told in the heartbeat file at the next tick."""
+_LISTEN_PAUSE = 0.02
+
+
+class Host:
+    """The workers of this process. Open it after the store, close it before."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        lookout: Lookout,
+        feed: Feed,
+        executors: Mapping[str, Executor],
+        layout: Layout,
+        project: Path,
+        config: Config,
+        clock: Clock,
+    ) -> None:
+        me = identify(os.getpid())
+        assert me is not None
+        self.identity = me
+        self.workers: dict[str, Worker] = {}
+        self._store = store
+        self._lookout = lookout
+        self._feed = feed
+        self._executors = executors
+        self._layout = layout
+        self._project = project
+        self._config = config
+        self._clock = clock
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._told: dict[str, str | None] = {}
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def close(self) -> None:
+        """Stop all workers, release their tasks, end the loops."""
+        await self.stop()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        self._loops.clear()
+
+    async def start(
+        self, agent: str, worker_id: str | None = None, *, until_idle: bool = False
+    ) -> Worker:
+        """Start a worker; None: it gets the first free `<agent>-<n>`.
+
+        Raises:
+            ValidationError, LeaseConflict: the names are not free or not allowed.
+            StorageError: the store or the state folder refuses.
+
+        """
+        check_name(agent, "agent")
+        if worker_id is not None:
+            check_name(worker_id, "worker")
+        if not self._loops:
+            self._loops = [
+                asyncio.create_task(self._tick_forever(), name="host tick"),
+                asyncio.create_task(self._listen(), name="host feed"),
+            ]
+        worker_id = await self._store.register(agent, worker_id, self.identity, seems_alive)
+
+        async def is_idle() -> bool:
+            return await self._lookout.unfinished(agent) == 0
+
+        worker = Worker(
+            agent,
+            worker_id,
+            host=self.identity,
+            store=self._store,
+            executors=self._executors,
+            layout=self._layout,
+            project=self._project,
+            config=self._config,
+            clock=self._clock,
+            is_idle=is_idle if until_idle else None,
+        )
+        try:
+            await asyncio.to_thread(self._enter, worker)
+        except OSError as error:
+            await self._store.set_status(worker_id, self.identity, WorkerStatus.STOPPED)
+            raise StorageError(f"{error.filename}: {error.strerror}") from error
+        self.workers[worker_id] = worker
+        self._lives[worker_id] = asyncio.create_task(self._live(worker), name=f"worker {worker_id}")
+        return worker
+
+    async def stop(self, *, drain: bool = False) -> None:
+        """Stop all workers and wait: their runs are released, or finished first with `drain`."""
+        for worker in self.workers.values():
+            worker.stop(drain=drain)
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Wait until every worker has ended."""
+        while self._lives:
+            await asyncio.gather(*self._lives.values(), return_exceptions=True)
+
+    def active_runs(self) -> int:
+        """Count the runs of this process."""
+        return sum(worker.claim is not None for worker in self.workers.values())
+
+    def wake(self, ready: Mapping[str, int]) -> None:
+        """Wake as many idle workers as tasks of their agent became claimable."""
+        left = dict(ready)
+        for worker in self.workers.values():
+            if worker.idle and left.get(worker.agent, 0) > 0:
+                left[worker.agent] -= 1
+                worker.wake()
+
+    async def _live(self, worker: Worker) -> None:
+        """A worker's life and its traces: whatever ends it, its claim and its files go too."""
+        try:
+            await worker.run()
+        except Exception:
+            log.exception("worker %s died", worker.id)
+        finally:
+            await self._leave(worker)
+
+    async def _leave(self, worker: Worker) -> None:
+        worker.stopping = True
+        try:
+            if worker.claim is not None:
+                await self._store.release(worker.claim.task.id, worker.claim.run_id, Why.STOP.value)
+                worker.claim = None
+        except AgentmuxError:
+            log.exception("%s leaves its task to the reaper", worker.id)
+        try:
+            await self._store.set_status(worker.id, self.identity, WorkerStatus.STOPPED)
+            await asyncio.to_thread(self._write_heartbeats, [worker])
+        except (StorageError, OSError):
+            log.exception("%s could not say that it stopped", worker.id)
+        finally:
+            for file in (
+                self._layout.pid_file(worker.agent, worker.id),
+                self._layout.stop_file(worker.agent, worker.id),
+            ):
+                _remove(file)
+            self.workers.pop(worker.id, None)
+            self._lives.pop(worker.id, None)
+
+    def _enter(self, worker: Worker) -> None:
+        # A stop file from before its time was meant for somebody else.
+        self._layout.stop_file(worker.agent, worker.id).unlink(missing_ok=True)
+        write_private(self._layout.pid_file(worker.agent, worker.id), str(self.identity.pid))
+        self._write_heartbeats([worker])
+
+    async def _tick_forever(self) -> None:
+        next_beat = self._clock.monotonic() + self._config.heartbeat
+        next_renewal = self._clock.monotonic() + self._config.renew
+        while True:
+            await asyncio.sleep(_TICK)
+            now = self._clock.monotonic()
+            beat_due, renewal_due = now >= next_beat, now >= next_renewal
+            try:
+                await self._check_claims()
+                await self._obey_stop_files()
+                if renewal_due:
+                    await self._renew()
+                    next_renewal = now + self._config.renew
+                await self._beat(all_of_them=beat_due)
+                if beat_due:
+                    next_beat = now + self._config.heartbeat
+            except (AgentmuxError, OSError) as error:
+                # Tried again at the next tick; the lease gives it minutes.
+                log.warning("host tick: %s", error)
+
+    async def _check_claims(self) -> None:
+        """End the runs whose claim was taken away or is asked back."""
+        holding = {w.claim.run_id: w for w in self.workers.values() if w.claim is not None}
+        if not holding:
+            return
+        active = {run.run_id: run for run in await self._lookout.active()}
+        for run_id, worker in holding.items():
+            if worker.claim is None or worker.claim.run_id != run_id:
+                continue
+            run = active.get(run_id)
+            if run is None:
+                worker.interrupt(Why.LOST)
+            elif run.asked == "release":
+                worker.interrupt(Why.ASKED)
+
+    async def _obey_stop_files(self) -> None:
+        found = await asyncio.to_thread(_read_stop_files, self._layout.control)
+        for worker in list(self.workers.values()):
+            word = found.get(self._layout.stop_file(worker.agent, worker.id).name)
+            if word is None:
+                continue
+            if not worker.stopping:
+                await self._store.set_status(worker.id, self.identity, WorkerStatus.STOPPING)
+            worker.stop(drain=word == DRAIN)
+
+    async def _renew(self) -> None:
+        holding = [(w, w.claim) for w in self.workers.values() if w.claim is not None]
+        if not holding:
+            return
+        until = await self._store.renew(claim.run_id for _, claim in holding)
+        for worker, claim in holding:
+            if worker.claim is claim:
+                worker.claim = replace(claim, lease_until=until)
+
+    async def _beat(self, *, all_of_them: bool) -> None:
+        oldest = self._clock.now().timestamp() - _SETTLED
+        due = [
+            worker
+            for worker in self.workers.values()
+            if all_of_them
+            or (
+                _task_of(worker.claim) != self._told.get(worker.id)
+                and (worker.claim is None or worker.claim.claimed_at.timestamp() < oldest)
+            )
+        ]
+        if due:
+            await self._store.beat([worker.id for worker in due])
+            await asyncio.to_thread(self._write_heartbeats, due)
+
+    def _write_heartbeats(self, workers: list[Worker]) -> None:
+        now = self._clock.now()
+        for worker in workers:
+            claim = worker.claim
+            self._told[worker.id] = _task_of(claim)
+            text = json.dumps(
+                {
+                    "ts": to_iso(now),
+                    "agent": worker.agent,
+                    "workerId": worker.id,
+                    "currentTaskId": _task_of(claim),
+                    "leaseUntil": to_iso(claim.lease_until) if claim is not None else None,
+                    "note": "stopping" if worker.stopping else "",
+                }
+            )
+            for name in (worker.id, worker.agent):
+                write_private(self._layout.heartbeat_file(name), text + "\n")
+
+    async def _listen(self) -> None:
+        """Wake idle workers for what others made claimable, and end backoffs in time."""
+        async with self._feed.subscribe() as changed:
+            while True:
+                changed.clear()
+                wait: float | None = 1.0
+                try:
+                    wait = await self._look_for_work()
+                except StorageError as error:
+                    log.warning("host feed: %s", error)
+                try:
+                    async with asyncio.timeout(wait):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+                await asyncio.sleep(_LISTEN_PAUSE)
+
+    async def _look_for_work(self) -> float | None:
+        """Wake whom there is work for; return the seconds until the next backoff is over."""
+        due = await self._lookout.next_due()
+        if due is not None and due <= self._clock.now():
+            await self._store.end_backoff()
+            due = await self._lookout.next_due()
+        idle: dict[str, list[Worker]] = {}
+        for worker in self.workers.values():
+            if worker.idle:
+                idle.setdefault(worker.agent, []).append(worker)
+        for agent, workers in idle.items():
+            count = await self._lookout.claimable(agent, len(workers))
+            for worker in workers[:count]:
+                worker.wake()
+            if any(w.until_idle for w in workers) and not await self._lookout.unfinished(agent):
+                for worker in workers:
+                    worker.wake()
+        if due is None:
+            return None
+        return max(0.0, (due - self._clock.now()).total_seconds()) + 0.001
+
+
+def _task_of(claim: Claim | None) -> str | None:
+    return claim.task.id if claim is not None else None
+
+
+def _read_stop_files(folder: Path) -> dict[str, str]:
+    """Return the names of the stop files with what they say; an empty one means: at once."""
+    found = {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".stop"):
+                    found[entry.name] = Path(entry.path).read_text(errors="replace").strip()
+    except FileNotFoundError:
+        # The folder, or a file that its worker has just removed: the next tick sees.
+        return found
+    return found
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s is left behind: %s", file, error)

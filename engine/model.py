@@ -1,0 +1,223 @@
+"""The words of the project as types: tasks, runs, workers, events. No I/O, no decisions.
+
+Python is snake_case here; `to_json` gives the camelCase that every file and `--json` shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from engine.clock import to_iso
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+"""Agents and workers; `fullmatch` it. `.` and `..` are refused where names become files."""
+
+ALL_AGENTS = "*"
+"""The pseudo agent of a hold on everything."""
+
+
+class State(StrEnum):
+    """Where a task stands. Waiting is not a state: it is READY with unmet deps."""
+
+    READY = "READY"
+    CLAIMED = "CLAIMED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    BLOCKED = "BLOCKED"
+    CANCELLED = "CANCELLED"
+
+
+ACTIVE = frozenset({State.CLAIMED, State.RUNNING})
+"""Somebody holds the task."""
+FINISHED = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+"""Nothing more happens to the task unless an operator asks."""
+BROKEN = frozenset({State.FAILED, State.CANCELLED, State.BLOCKED})
+"""A dep in one of these blocks what depends on it."""
+
+
+class Reason(StrEnum):
+    """Why a task is BLOCKED. A task may have several; BLOCKED ends with the last."""
+
+    UPSTREAM = "upstream"
+    HUMAN = "human"
+    REMOVED = "removed"
+
+
+class EventType(StrEnum):
+    """Everything that can stand in the event log."""
+
+    TASK_CREATED = "TASK_CREATED"
+    TASK_UPDATED = "TASK_UPDATED"
+    TASK_READY = "TASK_READY"
+    TASK_CLAIMED = "TASK_CLAIMED"
+    TASK_STARTED = "TASK_STARTED"
+    TASK_PROGRESS = "TASK_PROGRESS"
+    TASK_COMPLETED = "TASK_COMPLETED"
+    TASK_FAILED = "TASK_FAILED"
+    TASK_BLOCKED = "TASK_BLOCKED"
+    TASK_RELEASED = "TASK_RELEASED"
+    LEASE_EXPIRED = "LEASE_EXPIRED"
+    TASK_CANCELLED = "TASK_CANCELLED"
+    TASK_RETRIED = "TASK_RETRIED"
+    TASK_PURGED = "TASK_PURGED"
+    WORKER_STARTED = "WORKER_STARTED"
+    WORKER_STOPPING = "WORKER_STOPPING"
+    WORKER_STOPPED = "WORKER_STOPPED"
+    WORKER_KILLED = "WORKER_KILLED"
+    WORKER_LOST = "WORKER_LOST"
+    SEEDED = "SEEDED"
+    RESET = "RESET"
+    HELD = "HELD"
+    RESUMED = "RESUMED"
+    LATE_RESULT = "LATE_RESULT"
+    ALERT = "ALERT"
+
+
+class RunOutcome(StrEnum):
+    """How a run ended. A run without one is still going."""
+
+    DONE = "done"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    RELEASED = "released"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    KILLED = "killed"
+    TIMED_OUT = "timed out"
+
+
+class WorkerStatus(StrEnum):
+    """What the workers table says of a worker; idle or working follows from the task it holds."""
+
+    LIVE = "live"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    LOST = "lost"
+    KILLED = "killed"
+
+
+LIVE_WORKERS = frozenset({WorkerStatus.LIVE, WorkerStatus.STOPPING})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDef:
+    """A task as its DAG file defines it.
+
+    `timeout` is in seconds for one run. `retries` are extra attempts after a failure.
+    `payload["kind"]` is always present and names the executor.
+    """
+
+    id: str
+    name: str
+    agent: str
+    deps: tuple[str, ...] = ()
+    priority: int = 0
+    timeout: float = 3600.0
+    retries: int = 0
+    payload: Mapping[str, Any] = field(default_factory=lambda: {"kind": "noop"})
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRule:
+    """What a DAG says of an agent: at most `limit` runs at once (None: no limit), `stagger`
+    seconds between two starts.
+    """  # noqa: D205 - one sentence reads better unbroken
+
+    limit: int | None = None
+    stagger: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dag:
+    """A validated DAG. `tasks` keep the file's order; every dep is one of them; no cycles."""
+
+    tasks: tuple[TaskDef, ...]
+    agents: Mapping[str, AgentRule] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `data` holds what only this type carries."""
+
+    seq: int
+    ts: datetime
+    type: EventType
+    agent: str | None = None
+    worker_id: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    state: State | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task in a worker's hands, good until `lease_until` unless renewed.
+
+    `run_id` is the token that every later write must name (DESIGN §4.1).
+    """
+
+    run_id: str
+    task: TaskDef
+    worker_id: str
+    attempt: int
+    state: State
+    claimed_at: datetime
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an executor's work ended, as it reports it to the worker.
+
+    `kind` is DONE, FAILED or BLOCKED (no retry can help); `error` is a sentence for people.
+    `result` must be JSON. `exit_code` is None where no process ran.
+    """
+
+    kind: RunOutcome
+    result: Mapping[str, Any] | None = None
+    error: str | None = None
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process, safely: a pid alone is reused, a pid with its start time is not.
+
+    `started` is compared, never computed with: clock ticks since boot on Linux.
+    """
+
+    pid: int
+    started: str
+
+
+def camel(name: str) -> str:
+    """Turn `lease_until` into `leaseUntil`."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def to_json(value: Any) -> Any:
+    """Turn dataclasses, enums, times and sets into plain JSON values with camelCase keys.
+
+    Keys of plain mappings (payloads, results) are the user's and stay as they are.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {camel(f.name): to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, datetime):
+        return to_iso(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(to_json(item) for item in value)
+    return value

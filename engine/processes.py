@@ -1,0 +1,385 @@
+"""How a run's processes are started, told apart, found and ended (DESIGN §4 rules 2, 4 and 5).
+
+A process is a pid *and* its start; a pid alone means nothing here. A run's tree is found by what
+cannot be shaken off all at once: the leader's session, descent, and the tag that every child
+inherits in its environment. Knows no task, no store and no executor; nothing is looked up by
+name, and nobody is reaped but by its own pid.
+
+Ends of processes are waited for in real time: a `Clock` moved by hand cannot move them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from engine.census import RUN_ID, STATE_DIR, SharedCensus
+from engine.errors import AgentmuxError, Code, StorageError
+from engine.model import ProcessId
+from engine.proctable import look_at, spared_pids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from engine.model import Claim
+    from engine.proctable import Look
+
+TASK_ID = "AGENTMUX_TASK_ID"
+WORKER_ID = "AGENTMUX_WORKER_ID"
+ATTEMPT = "AGENTMUX_ATTEMPT"
+TAG_NAMES = frozenset({RUN_ID, STATE_DIR, TASK_ID, WORKER_ID, ATTEMPT})
+"""The variables that agentmux sets for every process of a run; RUN_ID and STATE_DIR are the tag."""
+
+_POLL = 0.02
+_UNKILLABLE = 5.0
+"""Seconds that SIGKILL gets; what is left then hangs in the kernel or is not ours to signal."""
+_CENSUS = SharedCensus()
+
+
+class TreeSurvived(AgentmuxError):  # noqa: N818 - the name is the sentence, as in engine.errors
+    """Processes of a run are still alive after SIGKILL; the run must not count as stopped."""
+
+    code = Code.IO_ERROR
+
+    def __init__(self, run_id: str, survivors: Iterable[ProcessId]) -> None:
+        self.run_id = run_id
+        self.survivors = frozenset(survivors)
+        pids = ", ".join(str(process.pid) for process in sorted(self.survivors, key=_by_pid))
+        super().__init__(
+            f"run {run_id}: processes survived SIGKILL: {pids}; they hang in the kernel or belong "
+            "to another user: end them by hand"
+        )
+
+
+class Child:
+    """A leader that this process has started.
+
+    Until `reap` its pid cannot be given to anybody else, even when it has ended: whoever ends
+    its tree does so first, and its session is its own beyond doubt.
+    """
+
+    def __init__(self, popen: subprocess.Popen[bytes], identity: ProcessId) -> None:
+        self._popen = popen
+        self.identity = identity
+
+    async def ended(self) -> None:
+        """Return once the leader has ended, whatever else of its tree lives on."""
+        await gone(self.identity)
+
+    def reap(self) -> int | None:
+        """Return the exit code (negative: the signal that ended it), None if it still lives."""
+        return self._popen.poll()
+
+
+def environment(base: Mapping[str, str], claim: Claim, state_dir: Path) -> dict[str, str]:
+    """Return `base` with the run's tag in it; nothing in `base` can replace the tag."""
+    tag = {
+        RUN_ID: claim.run_id,
+        STATE_DIR: str(state_dir.resolve()),
+        TASK_ID: claim.task.id,
+        WORKER_ID: claim.worker_id,
+        ATTEMPT: str(claim.attempt),
+    }
+    return tag | {name: value for name, value in base.items() if name not in tag}
+
+
+def spawn(
+    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path
+) -> Child:
+    """Start a leader in a session of its own, its output appended to files (0600), no input.
+
+    There is no `await` between the fork and the return: a cancellation cannot lose the child.
+    The output is never a pipe, for waiting on one hangs as long as any heir keeps it open.
+
+    Raises:
+        OSError: the program or a file cannot be opened; nothing was started.
+        ValueError: an argument or a variable cannot be given to a program.
+        StorageError: its identity cannot be read; it was killed.
+
+    """
+    with _appending(stdout) as out, _appending(stderr) as err:
+        popen = subprocess.Popen(  # noqa: S603 - what may run is the executor's decision
+            list(argv),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    try:
+        look = look_at(popen.pid)
+    except BaseException:
+        popen.kill()
+        popen.wait()
+        raise
+    assert look is not None, "a child is there until it is reaped"
+    return Child(popen, ProcessId(popen.pid, look.started))
+
+
+def identify(pid: int) -> ProcessId | None:
+    """Return who has this pid now, or None if nobody does (a zombie is nobody).
+
+    Raises:
+        StorageError: it cannot be known; whoever asks must not take that for "gone".
+
+    """
+    look = look_at(pid)
+    return None if look is None or look.ended else ProcessId(pid, look.started)
+
+
+def is_alive(process: ProcessId) -> bool:
+    """Tell whether this very process is alive.
+
+    Raises:
+        StorageError: it cannot be known.
+
+    """
+    return identify(process.pid) == process
+
+
+async def gone(process: ProcessId) -> None:
+    """Return once this process has ended; a zombie has. At once if it already has.
+
+    Raises:
+        StorageError: it cannot be known.
+
+    """
+    pidfd = _pidfd(process.pid)
+    if pidfd is None:
+        while is_alive(process):  # noqa: ASYNC110 - without pidfds there is no event to wait for
+            await asyncio.sleep(_POLL)
+        return
+    loop = asyncio.get_running_loop()
+    try:
+        if not is_alive(process):
+            return
+        ended: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(pidfd, _mark, ended)
+        try:
+            await ended
+        finally:
+            loop.remove_reader(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _mark(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
+
+
+def tree_of(run_id: str, state_dir: Path, roots: Iterable[ProcessId]) -> set[ProcessId]:
+    """Return all living processes of a run. Looks at every process: call it off the event loop.
+
+    Members are the roots that are alive, the sessions that they lead, all that carry the run's
+    tag of this state folder (as far as we may read environments: our own user's, or everybody's
+    as root), and the descendants of all these. Never this process, an ancestor of it, or pid 1.
+
+    The session of a root that is gone and reaped is taken only if somebody in it carries the
+    tag: its number may have been given to a stranger since.
+
+    Raises:
+        StorageError: the processes cannot be looked at, so that nothing can be said.
+
+    """
+    census = _CENSUS.take()
+    tagged = census.tagged.get((run_id, str(state_dir.resolve())), set())
+    candidates = _candidates(census.sessions, tagged, set(roots))
+    looks = _look_at_all(candidates)
+    if all(look.ended for look in looks.values()):
+        return set()  # the usual case, and it needs no look at the rest
+    looks |= _look_at_all(census.sessions.keys() - looks.keys())
+    children: dict[int, list[int]] = {}
+    for pid, look in looks.items():
+        children.setdefault(look.ppid, []).append(pid)
+    spared = spared_pids()
+    members: set[int] = set()
+    waiting = list(candidates)
+    while waiting:
+        pid = waiting.pop()
+        if pid in looks and pid not in members and pid not in spared:
+            members.add(pid)
+            waiting += children.get(pid, ())
+    return {ProcessId(pid, looks[pid].started) for pid in members if not looks[pid].ended}
+
+
+def _candidates(
+    sessions: Mapping[int, int], tagged: set[int], roots: set[ProcessId]
+) -> frozenset[int]:
+    """Return the pids that belong to the run by tag, by identity or by session."""
+    found = set(tagged)
+    leading: set[int] = set()
+    for root in roots:
+        look = look_at(root.pid)
+        if look is None:
+            if any(sessions[pid] == root.pid for pid in tagged):
+                leading.add(root.pid)
+        elif look.started == root.started:
+            leading.add(root.pid)
+            found.add(root.pid)
+    if leading:
+        found.update(pid for pid, session in sessions.items() if session in leading)
+    return frozenset(found)
+
+
+def _look_at_all(pids: Iterable[int]) -> dict[int, Look]:
+    return {pid: look for pid in pids if (look := look_at(pid)) is not None}
+
+
+async def end_tree(
+    run_id: str, state_dir: Path, roots: Iterable[ProcessId], *, grace: float
+) -> None:
+    """End all processes of a run: SIGTERM, `grace` seconds, SIGKILL, until none is left.
+
+    With a grace of 0 SIGKILL comes at once. Every look is a fresh one, for members may fork
+    meanwhile. This cannot be cut short: a cancellation is raised once the tree is gone.
+
+    Raises:
+        TreeSurvived: somebody is alive 5 s after the first SIGKILL.
+        StorageError: /proc cannot be read; the tree may be alive.
+
+    """
+    ending = asyncio.create_task(
+        _end_tree(run_id, state_dir, set(roots), grace), name=f"end tree of {run_id}"
+    )
+    cancelled: asyncio.CancelledError | None = None
+    while not ending.done():
+        try:
+            await asyncio.wait({ending})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    ending.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _end_tree(run_id: str, state_dir: Path, known: set[ProcessId], grace: float) -> None:
+    loop = asyncio.get_running_loop()
+    kill_at = loop.time() + grace
+    told: set[ProcessId] = set()
+    while True:
+        kill = loop.time() >= kill_at
+        try:
+            members = await asyncio.to_thread(_strike, run_id, state_dir, known, told, kill=kill)
+        except StorageError:
+            # Out of file handles, most likely: that passes, and a tree must not live for it.
+            if loop.time() >= kill_at + _UNKILLABLE:
+                raise
+            await asyncio.sleep(_POLL)
+            continue
+        if not members:
+            return
+        if loop.time() >= kill_at + _UNKILLABLE:
+            raise TreeSurvived(run_id, members)
+        known |= members
+        told |= members
+        until = loop.time() + _UNKILLABLE / 10 if kill else kill_at
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                for member in members:
+                    await gone(member)
+
+
+def _strike(
+    run_id: str, state_dir: Path, known: set[ProcessId], told: set[ProcessId], *, kill: bool
+) -> set[ProcessId]:
+    """Look once, and signal: SIGKILL to all, or SIGTERM to whom it was not yet sent."""
+    if kill:
+        _kill_groups(known)
+    members = tree_of(run_id, state_dir, known)
+    for member in members if kill else members - told:
+        _send(member, signal.SIGKILL if kill else signal.SIGTERM)
+    return members
+
+
+def _kill_groups(leaders: Iterable[ProcessId]) -> None:
+    """Kill the groups of leaders that still hold their pid, dead or alive.
+
+    The kernel does this in one step, so that a chain of forks cannot outrun it.
+    """
+    ours = {os.getpgid(0)}
+    for pid in spared_pids() - {1}:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            ours.add(os.getpgid(pid))
+    for leader in leaders:
+        if leader.pid in ours:
+            continue
+        look = look_at(leader.pid)
+        if look is not None and look.started == leader.started:
+            # No such group: it leads none. Not permitted: tree_of goes on to report who is left.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader.pid, signal.SIGKILL)
+
+
+def _send(process: ProcessId, number: signal.Signals) -> None:
+    """Signal this very process, or nobody."""
+    pidfd = _pidfd(process.pid)
+    try:
+        # A process that ended needs no signal; one that we may not signal is a survivor.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if not is_alive(process):
+                return
+            if sys.platform == "linux" and pidfd is not None:
+                signal.pidfd_send_signal(pidfd, number)
+            else:
+                os.kill(process.pid, number)
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _pidfd(pid: int) -> int | None:
+    """Return a handle that stays with the process that has `pid` now; None if there is none.
+
+    None also where the system has no such handles: then identity is checked before each signal.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            return os.pidfd_open(pid)
+    return None
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _by_pid(process: ProcessId) -> int:
+    return process.pid
+
+
+def use_fast_child_watcher() -> None:
+    """Let asyncio learn of its children's ends by pidfd: starting one costs a third less.
+
+    For entry points, before the loop starts. From Python 3.12 on it is asyncio's own choice.
+    """
+    if sys.version_info < (3, 12) and sys.platform == "linux":
+        pidfd = _pidfd(os.getpid())
+        if pidfd is None:
+            return
+        os.close(pidfd)
+        if isinstance(asyncio.get_child_watcher(), asyncio.PidfdChildWatcher):
+            return
+        watcher = asyncio.PidfdChildWatcher()
+        with contextlib.suppress(RuntimeError):  # no loop runs yet: the usual case
+            watcher.attach_loop(asyncio.get_running_loop())
+        asyncio.set_child_watcher(watcher)
+
+
+def seems_alive(process: ProcessId) -> bool:
+    """Tell whether this very process must be taken as alive: what cannot be known counts as it."""
+    try:
+        return is_alive(process)
+    except StorageError:
+        return True

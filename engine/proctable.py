@@ -1,0 +1,180 @@
+"""What the system says of processes: who has a pid, in which session, with which variables.
+
+Reads only. On Linux straight from /proc, for a scan looks at hundreds; elsewhere through psutil.
+What cannot be known is raised as StorageError and never reads as "gone". Knows no runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+
+from engine.errors import StorageError
+
+if sys.platform != "linux":
+    import psutil
+
+_EXEC_TRIES = 50
+_CHUNK = 32768
+_READ = os.O_RDONLY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One process at one moment. `ended` is True for a zombie, all of whose threads are gone.
+
+    `started` is what ProcessId compares. On Linux the start tick, and the boot that it counts
+    from: after the next boot the same tick may belong to a stranger with the same pid.
+    """
+
+    started: str
+    ppid: int
+    ended: bool
+
+
+def session_of(pid: int) -> int | None:
+    """Return a process's session; None if it is gone or can be no child of ours.
+
+    -1 where the system keeps other sessions to itself (not Linux).
+    """
+    try:
+        # 0: a kernel thread, or somebody from outside of our pid namespace.
+        return os.getsid(pid) or None
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return -1
+
+
+def spared_pids() -> set[int]:
+    """Return the pids of this process, its ancestors and init."""
+    spared = {1}
+    pid = os.getpid()
+    while pid and pid not in spared:
+        spared.add(pid)
+        look = look_at(pid)
+        pid = look.ppid if look is not None else 0
+    return spared
+
+
+if sys.platform == "linux":
+
+    def all_pids() -> set[int]:
+        """Return every pid that is taken now.
+
+        Raises:
+            StorageError: they cannot be listed.
+
+        """
+        try:
+            # A scan lists twice; Path objects would cost more than the listing.
+            return {int(name) for name in os.listdir("/proc") if name.isdigit()}  # noqa: PTH208
+        except OSError as error:
+            raise StorageError(f"cannot list the processes: {error.strerror}") from error
+
+    def look_at(pid: int) -> Look | None:
+        """Return what can be seen of a pid now, None if nobody has it.
+
+        Raises:
+            StorageError: it cannot be known.
+
+        """
+        try:
+            stat = _read(f"/proc/{pid}/stat")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot look at process {pid}: {error.strerror}") from error
+        # From field 3 on; the name before it may hold anything, even a parenthesis.
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        # A leader whose main thread has left shows as a zombie while other threads work on.
+        ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
+        return Look(f"{fields[19].decode()}@{_boot()}", int(fields[1]), ended)
+
+    def variables_of(pid: int) -> bytes:
+        r"""Return a process's environment as `NAME=value\0…`, nothing if it is not ours to read.
+
+        Raises:
+            StorageError: it cannot be read for another reason.
+
+        """
+        try:
+            block = _read(f"/proc/{pid}/environ")
+            for _ in range(_EXEC_TRIES):
+                # Empty: it has no variables, or it has ended, or the kernel is just replacing its
+                # program. Only then is the command line of a living process empty too.
+                if block or (look := look_at(pid)) is None or look.ended:
+                    break
+                settled = _read(f"/proc/{pid}/cmdline")
+                block = _read(f"/proc/{pid}/environ")
+                if settled:
+                    break
+                time.sleep(0.001)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return b""  # gone, or another user's
+        except OSError as error:
+            raise StorageError(f"cannot look at process {pid}: {error.strerror}") from error
+        return block
+
+    @cache
+    def _boot() -> str:
+        """Return what tells this boot from others, nothing where it is kept secret."""
+        try:
+            return _read("/proc/sys/kernel/random/boot_id")[:8].decode()
+        except (FileNotFoundError, PermissionError):
+            return ""
+        except OSError as error:
+            raise StorageError(f"cannot read the boot's id: {error.strerror}") from error
+
+    def _read(path: str) -> bytes:
+        file = os.open(path, _READ)
+        try:
+            data = os.read(file, _CHUNK)
+            if len(data) < _CHUNK:
+                return data
+            parts = [data]
+            while part := os.read(file, 1 << 20):
+                parts.append(part)
+            return b"".join(parts)
+        finally:
+            os.close(file)
+
+else:
+
+    def all_pids() -> set[int]:
+        """Return every pid that is taken now."""
+        return set(psutil.pids())
+
+    def look_at(pid: int) -> Look | None:
+        """Return what can be seen of a pid now, None if nobody has it.
+
+        Raises:
+            StorageError: it cannot be known.
+
+        """
+        try:
+            process = psutil.Process(pid)
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return Look(repr(process.create_time()), process.ppid(), ended)
+        except psutil.NoSuchProcess:
+            return None  # a zombie that tells nothing is one of these too
+        except (psutil.Error, OSError) as error:
+            raise StorageError(f"cannot look at process {pid}: {error}") from error
+
+    def variables_of(pid: int) -> bytes:
+        r"""Return a process's environment as `NAME=value\0…`, nothing if it is not ours to read.
+
+        Raises:
+            StorageError: it cannot be read for another reason.
+
+        """
+        try:
+            variables = psutil.Process(pid).environ()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return b""
+        except (psutil.Error, OSError) as error:
+            raise StorageError(f"cannot look at process {pid}: {error}") from error
+        return os.fsencode("".join(f"{name}={value}\0" for name, value in variables.items()))

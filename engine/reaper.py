@@ -1,0 +1,129 @@
+"""Who cleans up: runs whose host is dead or silent lose their task once their tree is gone.
+
+Any process that holds workers runs one; they do not hinder each other, for every expiry names
+its run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from engine.errors import AgentmuxError, StorageError
+from engine.model import LIVE_WORKERS, ProcessId, WorkerStatus
+from engine.processes import end_tree, is_alive
+
+if TYPE_CHECKING:
+    from engine.clock import Clock
+    from engine.config import Config
+    from engine.files import Layout
+    from engine.store.lookout import Lookout
+    from engine.store.queries import Queries
+    from engine.store.rows import ActiveRun
+    from engine.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_EVERY = 1.0
+_GAP = 5.0
+"""So many seconds between two looks, and somebody slept: this process, or the whole machine."""
+
+
+class Reaper:
+    """Looks every second. `me` is this process: its own runs are its Host's business."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queries: Queries,
+        lookout: Lookout,
+        layout: Layout,
+        config: Config,
+        clock: Clock,
+        me: ProcessId,
+    ) -> None:
+        self._store = store
+        self._queries = queries
+        self._lookout = lookout
+        self._layout = layout
+        self._config = config
+        self._clock = clock
+        self._me = me
+        self._last: datetime | None = None
+        self._patient_until: datetime | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Begin to look."""
+        self._task = asyncio.create_task(self._reap_forever(), name="reaper")
+
+    async def close(self) -> None:
+        """Stop looking; a tree that is being ended is ended first."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _reap_forever(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except AgentmuxError as error:
+                log.warning("reaper: %s", error)
+            await asyncio.sleep(_EVERY)
+
+    async def look(self) -> None:
+        """Judge every active run and every live worker once.
+
+        After a gap in the clock, silence proves nothing: whoever slept gets one renewal's time.
+        """
+        now = self._clock.now()
+        if self._last is not None and abs(now - self._last) > timedelta(seconds=_GAP):
+            self._patient_until = now + timedelta(seconds=self._config.renew)
+        self._last = now
+        patient = self._patient_until is not None and now < self._patient_until
+        for run in await self._lookout.active():
+            if self.is_lost(run) or (run.lease_until < now and not patient and not self._mine(run)):
+                await self._take_away(run)
+        for worker in await self._queries.workers():
+            if worker.status in LIVE_WORKERS and not worker.alive and worker.task_id is None:
+                await self._bury(worker.id, worker.agent)
+
+    def is_lost(self, run: ActiveRun) -> bool:
+        """Whether nobody can be working on a run any more; what cannot be known is not lost."""
+        if run.worker_over:
+            return True
+        try:
+            return not is_alive(run.host)
+        except StorageError:
+            return False
+
+    def _mine(self, run: ActiveRun) -> bool:
+        return run.host == self._me
+
+    async def _take_away(self, run: ActiveRun) -> None:
+        await self.end(run)
+        if await self._store.expire(run.task_id, run.run_id):
+            log.info("%s lost its run %s", run.task_id, run.run_id)
+
+    async def end(self, run: ActiveRun) -> None:
+        """End a run's tree, wherever its host is."""
+        roots = [run.leader] if run.leader is not None else []
+        await end_tree(run.run_id, self._layout.state, roots, grace=self._config.grace)
+
+    async def _bury(self, worker_id: str, agent: str) -> None:
+        """A worker whose process is gone is lost, and so are the files that it left."""
+        host = await self._lookout.host_of(worker_id)
+        if host is None or not await self._store.set_status(worker_id, host, WorkerStatus.LOST):
+            return
+        for file in (
+            self._layout.pid_file(agent, worker_id),
+            self._layout.stop_file(agent, worker_id),
+        ):
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s is left behind: %s", file, error)

@@ -1,0 +1,148 @@
+-- The whole schema. Public names, for people who query the store with SQL: tasks, runs, workers, events.
+-- Times are UTC ISO 8601 text with milliseconds and Z: they sort and compare as text.
+
+CREATE TABLE tasks (
+  id          TEXT PRIMARY KEY NOT NULL,
+  name        TEXT NOT NULL,
+  agent       TEXT NOT NULL,
+  state       TEXT NOT NULL CHECK (state IN ('READY','CLAIMED','RUNNING','DONE','FAILED','BLOCKED','CANCELLED')),
+  reasons     TEXT NOT NULL DEFAULT '[]',     -- JSON array, a set: upstream, human, removed
+  attempts    INTEGER NOT NULL DEFAULT 0,     -- runs that count, since creation or the last retry by hand
+  lost        INTEGER NOT NULL DEFAULT 0,     -- runs lost in a row
+  pending     INTEGER NOT NULL DEFAULT 0,     -- deps that are not DONE
+  broken      INTEGER NOT NULL DEFAULT 0,     -- deps that are FAILED, CANCELLED, BLOCKED or were purged unfinished
+  removed     INTEGER NOT NULL DEFAULT 0,     -- 1: not in the DAG file that was seeded last
+  not_before  TEXT,                           -- in backoff until then; cleared when it is over
+  run_id      TEXT,                           -- the run that holds the task now
+  claimed_by  TEXT,
+  lease_until TEXT,
+  timeout_at  TEXT,
+  asked       TEXT,                           -- what an operator asks of the holder: release
+  error       TEXT,
+  created_at  TEXT NOT NULL,
+  updated_at  TEXT NOT NULL,
+  position    INTEGER NOT NULL,               -- order in the file
+  priority    INTEGER NOT NULL DEFAULT 0,
+  timeout     REAL NOT NULL DEFAULT 3600,     -- seconds for one run
+  retries     INTEGER NOT NULL DEFAULT 0,
+  deps        TEXT NOT NULL DEFAULT '[]',     -- JSON array of ids
+  payload     TEXT NOT NULL DEFAULT '{}'      -- JSON object
+);
+
+-- What a worker may take, in the order in which it takes it: a claim is one step down this index.
+CREATE INDEX claimable ON tasks(agent, priority DESC, position)
+  WHERE state = 'READY' AND pending = 0 AND not_before IS NULL;
+CREATE INDEX in_backoff ON tasks(not_before) WHERE not_before IS NOT NULL;
+CREATE INDEX held ON tasks(agent) WHERE state IN ('CLAIMED', 'RUNNING');
+CREATE INDEX needs_human ON tasks(updated_at) WHERE state = 'BLOCKED' AND instr(reasons, 'human') > 0;
+-- The order of the screen: what runs, what is stuck, what comes next, what is over.
+CREATE INDEX on_screen ON tasks(
+  (CASE state WHEN 'RUNNING' THEN 0 WHEN 'CLAIMED' THEN 0 WHEN 'BLOCKED' THEN 1 WHEN 'FAILED' THEN 2
+              WHEN 'READY' THEN CASE WHEN pending = 0 THEN 3 ELSE 4 END WHEN 'DONE' THEN 5 ELSE 6 END),
+  position);
+CREATE INDEX in_file ON tasks(position);
+
+-- The other direction of tasks.deps, for "who waits for this one".
+CREATE TABLE edges (
+  dep  TEXT NOT NULL,
+  task TEXT NOT NULL,
+  PRIMARY KEY (dep, task)
+) WITHOUT ROWID;
+
+CREATE TABLE runs (
+  n           INTEGER PRIMARY KEY,
+  id          TEXT NOT NULL UNIQUE,
+  task_id     TEXT NOT NULL,
+  agent       TEXT NOT NULL,
+  worker_id   TEXT NOT NULL,
+  attempt     INTEGER NOT NULL,
+  outcome     TEXT,                           -- NULL while it goes on
+  claimed_at  TEXT NOT NULL,
+  started_at  TEXT,
+  ended_at    TEXT,
+  exit_code   INTEGER,
+  error       TEXT,
+  result      TEXT,                           -- JSON object
+  host_pid     INTEGER NOT NULL,              -- the process of the worker
+  host_started TEXT NOT NULL,                 -- a pid alone is reused; with its start it is not
+  pid          INTEGER,                       -- the process that leads the run's tree
+  pid_started  TEXT
+);
+CREATE INDEX runs_of_task ON runs(task_id, n);
+
+CREATE TABLE workers (
+  id          TEXT PRIMARY KEY NOT NULL,
+  agent       TEXT NOT NULL,
+  pid         INTEGER NOT NULL,               -- of its host
+  pid_started TEXT NOT NULL,
+  status      TEXT NOT NULL CHECK (status IN ('live','stopping','stopped','lost','killed')),
+  started_at  TEXT NOT NULL,
+  beat_at     TEXT NOT NULL,
+  note        TEXT NOT NULL DEFAULT ''
+);
+
+CREATE TABLE events (
+  seq       INTEGER PRIMARY KEY,
+  ts        TEXT NOT NULL,
+  type      TEXT NOT NULL,
+  agent     TEXT,
+  worker_id TEXT,
+  task_id   TEXT,
+  run_id    TEXT,
+  state     TEXT,                             -- the state that the event left the task in
+  data      TEXT NOT NULL DEFAULT '{}'        -- JSON object: what only this type carries
+);
+CREATE INDEX events_of_task ON events(task_id, seq) WHERE task_id IS NOT NULL;
+
+-- An event as its line of events.jsonl. Built here, so that the mirror costs Python nothing.
+CREATE VIEW event_lines(seq, line) AS
+SELECT seq,
+  '{"seq":' || seq || ',"ts":"' || ts || '","type":"' || type || '"'
+  || CASE WHEN agent IS NULL THEN '' ELSE ',"agent":' || json_quote(agent) END
+  || CASE WHEN worker_id IS NULL THEN '' ELSE ',"workerId":' || json_quote(worker_id) END
+  || CASE WHEN task_id IS NULL THEN '' ELSE ',"taskId":' || json_quote(task_id) END
+  || CASE WHEN run_id IS NULL THEN '' ELSE ',"runId":' || json_quote(run_id) END
+  || CASE WHEN state IS NULL THEN '' ELSE ',"state":"' || state || '"' END
+  || CASE WHEN data = '{}' THEN '' ELSE ',' || substr(data, 2, length(data) - 2) END
+  || '}'
+FROM events;
+
+CREATE TABLE holds (agent TEXT PRIMARY KEY NOT NULL, since TEXT NOT NULL);
+CREATE TABLE agents (
+  name       TEXT PRIMARY KEY NOT NULL,
+  run_limit  INTEGER,                         -- runs at once; NULL: no limit
+  stagger    REAL NOT NULL DEFAULT 0,         -- seconds between two starts
+  last_start TEXT
+);
+CREATE TABLE meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);
+
+-- Tasks DONE in each minute (ISO text up to the minute), for the rate on the screen.
+CREATE TABLE pace (minute TEXT PRIMARY KEY NOT NULL, done INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Counts by agent and state, kept exact by triggers whoever writes: counting a million rows for
+-- every repaint would cost more than all else on the screen. waiting = READY, but not claimable.
+CREATE TABLE tallies (
+  agent   TEXT NOT NULL,
+  state   TEXT NOT NULL,
+  waiting INTEGER NOT NULL,
+  n       INTEGER NOT NULL,
+  PRIMARY KEY (agent, state, waiting)
+) WITHOUT ROWID;
+
+CREATE TRIGGER tally_insert AFTER INSERT ON tasks BEGIN
+  INSERT INTO tallies VALUES (new.agent, new.state, new.state = 'READY' AND (new.pending > 0 OR new.not_before IS NOT NULL), 1)
+    ON CONFLICT DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER tally_delete AFTER DELETE ON tasks BEGIN
+  UPDATE tallies SET n = n - 1 WHERE agent = old.agent AND state = old.state
+    AND waiting = (old.state = 'READY' AND (old.pending > 0 OR old.not_before IS NOT NULL));
+END;
+CREATE TRIGGER tally_update AFTER UPDATE OF agent, state, pending, not_before ON tasks
+WHEN old.agent <> new.agent OR old.state <> new.state
+  OR (old.pending > 0 OR old.not_before IS NOT NULL) <> (new.pending > 0 OR new.not_before IS NOT NULL)
+BEGIN
+  UPDATE tallies SET n = n - 1 WHERE agent = old.agent AND state = old.state
+    AND waiting = (old.state = 'READY' AND (old.pending > 0 OR old.not_before IS NOT NULL));
+  INSERT INTO tallies VALUES (new.agent, new.state, new.state = 'READY' AND (new.pending > 0 OR new.not_before IS NOT NULL), 1)
+    ON CONFLICT DO UPDATE SET n = n + 1;
+END;

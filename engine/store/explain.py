@@ -1,0 +1,117 @@
+"""Why a task is not running, in sentences. Reads; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from engine.model import Reason, State
+from engine.text import age, plural
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from engine.views import TaskRow, WorkerRow
+
+Rows = Callable[[str, Iterable[Any]], Awaitable[list[Any]]]
+
+_SHOWN = 5
+
+_UNMET = (
+    "SELECT e.value, d.state FROM tasks t, json_each(t.deps) e LEFT JOIN tasks d ON d.id = e.value"
+    " WHERE t.id = ? AND (d.state IS NULL OR d.state <> 'DONE') ORDER BY e.key LIMIT ?"
+)
+# Follow broken deps down to what really went wrong; UNION ends the walk at tasks seen before.
+_ROOTS = (
+    "WITH RECURSIVE up(id) AS (SELECT e.value FROM tasks t, json_each(t.deps) e WHERE t.id = ?"
+    " UNION SELECT e.value FROM up JOIN tasks t ON t.id = up.id AND t.state = 'BLOCKED',"
+    " json_each(t.deps) e)"
+    " SELECT t.id, t.state, t.error, t.reasons FROM up JOIN tasks t ON t.id = up.id"
+    " WHERE t.state IN ('FAILED', 'CANCELLED') OR (t.state = 'BLOCKED' AND"
+    " (instr(t.reasons, 'human') > 0 OR instr(t.reasons, 'removed') > 0)) LIMIT ?"
+)
+
+
+async def explain(
+    task: TaskRow, workers: Sequence[WorkerRow], rows: Rows, now: datetime
+) -> tuple[str, ...]:
+    """Say why `task` is not running. `workers` are the live ones of its agent."""
+    match task.state:
+        case State.RUNNING | State.CLAIMED:
+            since = age((now - task.updated_at).total_seconds())
+            doing = "is running" if task.state is State.RUNNING else "is being prepared"
+            return (f"It {doing}: {task.claimed_by} took it {since} ago.",)
+        case State.DONE:
+            return ("It is done.",)
+        case State.CANCELLED:
+            return ("It was cancelled; retry it to run it again.",)
+        case State.FAILED:
+            tries = f"{plural(task.attempts, 'attempt')} of {task.retries + 1}"
+            return (f"It failed for good after {tries}: {task.error or 'no error was given'}.",)
+        case State.BLOCKED:
+            return await _blocked(task, rows)
+        case _:
+            return await _ready(task, workers, rows, now)
+
+
+async def _blocked(task: TaskRow, rows: Rows) -> tuple[str, ...]:
+    said = []
+    if Reason.HUMAN in task.reasons:
+        said.append(f"It needs you: {task.error or 'no retry can help'}. Then retry it.")
+    if Reason.REMOVED in task.reasons:
+        said.append("It is no longer in the DAG file; put it back and reseed.")
+    if Reason.UPSTREAM in task.reasons:
+        roots = await rows(_ROOTS, (task.id, _SHOWN))
+        if not roots:
+            said.append("Something that it depends on was purged before it was done.")
+        for dep, state, error, _ in roots:
+            why = f" ({error})" if error else ""
+            said.append(f"It cannot start because {dep} is {state}{why}.")
+    return tuple(said)
+
+
+async def _ready(
+    task: TaskRow, workers: Sequence[WorkerRow], rows: Rows, now: datetime
+) -> tuple[str, ...]:
+    said = []
+    if task.pending:
+        unmet = await rows(_UNMET, (task.id, _SHOWN))
+        names = ", ".join(f"{dep} ({state or 'gone'})" for dep, state in unmet)
+        more = f" and {task.pending - len(unmet)} more" if task.pending > len(unmet) else ""
+        said.append(f"It waits for {names}{more}.")
+    if task.not_before is not None:
+        wait = age((task.not_before - now).total_seconds())
+        said.append(
+            f"Attempt {task.attempts} of {task.retries + 1} failed"
+            f"{f' ({task.error})' if task.error else ''}; the next one starts in {wait}."
+        )
+    held = await rows("SELECT agent FROM holds WHERE agent IN ('*', ?)", (task.agent,))
+    if held:
+        everything = any(agent == "*" for (agent,) in held)
+        which = "all claims are" if everything else f"claims of {task.agent} are"
+        said.append(f"It cannot be claimed: {which} held; `agentmux resume` lifts it.")
+    said.extend(await _crowded(task, rows))
+    if not workers:
+        said.append(
+            f"No worker of {task.agent} is alive; start one with"
+            f" `agentmux worker --agent {task.agent} --worker-id {task.agent}-1`."
+        )
+    elif not said:
+        busy = sum(worker.task_id is not None for worker in workers)
+        said.append(
+            f"It can be claimed now; {busy} of {plural(len(workers), 'worker')} of"
+            f" {task.agent} {'is' if busy == 1 else 'are'} busy."
+        )
+    return tuple(said)
+
+
+async def _crowded(task: TaskRow, rows: Rows) -> list[str]:
+    found = await rows(
+        "SELECT run_limit, (SELECT count(*) FROM tasks WHERE agent = ?1"
+        " AND state IN ('CLAIMED', 'RUNNING')) FROM agents WHERE name = ?1",
+        (task.agent,),
+    )
+    if found and found[0][0] is not None and found[0][1] >= found[0][0]:
+        limit = found[0][0]
+        return [f"The limit of {plural(limit, 'run')} at once for {task.agent} is reached."]
+    return []

@@ -1,0 +1,84 @@
+"""What hosts and reapers look out for: work to claim, runs that hold tasks, what is due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.clock import from_iso, to_iso
+from engine.model import ProcessId
+from engine.store.rows import ActiveRun
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from engine.clock import Clock
+    from engine.store.reader import Reader
+
+
+class Lookout:
+    """Short reads for those who make things happen; screens have Queries."""
+
+    def __init__(self, reader: Reader, clock: Clock) -> None:
+        self._rows = reader.rows
+        self._clock = clock
+
+    async def claimable(self, agent: str, limit: int) -> int:
+        """Count what workers of `agent` could claim now, up to `limit`; holds and limits count."""
+        rows = await self._rows(
+            "SELECT CASE WHEN EXISTS(SELECT 1 FROM holds WHERE agent IN ('*', ?1)) OR EXISTS("
+            "SELECT 1 FROM agents WHERE name = ?1 AND stagger > 0 AND"
+            " strftime('%Y-%m-%dT%H:%M:%fZ', last_start, '+' || stagger || ' seconds') > ?3)"
+            " THEN 0 ELSE"
+            " min((SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = ?1"
+            "  AND state = 'READY' AND pending = 0 AND not_before IS NULL LIMIT ?2)),"
+            " coalesce((SELECT run_limit FROM agents WHERE name = ?1) - (SELECT count(*) FROM tasks"
+            "  WHERE agent = ?1 AND state IN ('CLAIMED', 'RUNNING')), ?2)) END",
+            (agent, limit, to_iso(self._clock.now())),
+        )
+        return max(0, int(rows[0][0]))
+
+    async def next_due(self) -> datetime | None:
+        """Return when the next backoff or stagger ends, None if there is none to wait for."""
+        rows = await self._rows(
+            "SELECT min(moment) FROM (SELECT min(not_before) AS moment FROM tasks"
+            " WHERE not_before IS NOT NULL UNION ALL"
+            " SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_start, '+' || stagger || ' seconds')"
+            " AS over"
+            " FROM agents a WHERE stagger > 0 AND over > ? AND EXISTS (SELECT 1"
+            "  FROM tasks INDEXED BY claimable WHERE agent = a.name AND state = 'READY'"
+            "  AND pending = 0 AND not_before IS NULL))",
+            (to_iso(self._clock.now()),),
+        )
+        return from_iso(rows[0][0]) if rows[0][0] else None
+
+    async def unfinished(self, agent: str | None = None) -> int:
+        """Count the tasks that are claimable, active, in backoff, or wait for such: READY and
+        active ones. What is held cannot become more than it is and does not count.
+        """  # noqa: D205
+        rows = await self._rows(
+            "SELECT coalesce(sum(n), 0) FROM tallies WHERE (?1 IS NULL OR agent = ?1) AND"
+            " (state IN ('CLAIMED', 'RUNNING') OR (state = 'READY'"
+            "  AND NOT EXISTS(SELECT 1 FROM holds h WHERE h.agent IN ('*', tallies.agent))))",
+            (agent,),
+        )
+        return int(rows[0][0])
+
+    async def agents(self) -> list[str]:
+        """Return the agents of all tasks, in alphabetical order."""
+        rows = await self._rows("SELECT DISTINCT agent FROM tallies WHERE n > 0 ORDER BY agent")
+        return [row[0] for row in rows]
+
+    async def active(self) -> list[ActiveRun]:
+        """Return every run that holds a task, with what is known of its host and its leader."""
+        rows = await self._rows(
+            "SELECT t.id, t.run_id, t.claimed_by, t.lease_until, t.asked, r.pid, r.pid_started,"
+            " r.host_pid, r.host_started, w.pid, w.pid_started, w.status FROM tasks t"
+            " LEFT JOIN runs r ON r.id = t.run_id"
+            " LEFT JOIN workers w ON w.id = t.claimed_by WHERE t.state IN ('CLAIMED', 'RUNNING')"
+        )
+        return [ActiveRun.read(row) for row in rows]
+
+    async def host_of(self, worker_id: str) -> ProcessId | None:
+        """Return the process that a worker lives in, as it said when it started."""
+        rows = await self._rows("SELECT pid, pid_started FROM workers WHERE id = ?", (worker_id,))
+        return ProcessId(*rows[0]) if rows else None

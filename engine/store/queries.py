@@ -1,0 +1,226 @@
+"""Reading: short queries over one connection that cannot write, rows typed at this border.
+
+Every read is one statement, so no snapshot is held for longer than it takes: a reader that dwells
+lets the WAL grow by 20 KB a transition.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from engine.clock import Clock, to_iso
+from engine.errors import TaskNotFound
+from engine.model import Event, ProcessId, RunOutcome, State
+from engine.store.explain import explain
+from engine.store.rows import (
+    EVENT,
+    RUN,
+    TASK,
+    WORKER,
+    read_event,
+    read_run,
+    read_task,
+    read_worker,
+    where_sql,
+)
+from engine.views import Neighbour, Progress, RunRow, TaskDetail, TaskRow, WorkerRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from engine.filters import TaskFilter
+    from engine.store.reader import Reader
+
+_ON_SCREEN = (
+    "(CASE state WHEN 'RUNNING' THEN 0 WHEN 'CLAIMED' THEN 0 WHEN 'BLOCKED' THEN 1"
+    " WHEN 'FAILED' THEN 2 WHEN 'READY' THEN CASE WHEN pending = 0 THEN 3 ELSE 4 END"
+    " WHEN 'DONE' THEN 5 ELSE 6 END)"
+)
+"""Spelled as in the index on_screen: SQLite matches expressions by their text."""
+
+_ORDER = {"file": "position", "screen": f"{_ON_SCREEN}, position"}
+_RECENT_MINUTES = 15
+
+
+class Queries:
+    """What screens and commands read. Ages are for the reader: times come as they were stored."""
+
+    def __init__(self, reader: Reader, clock: Clock, is_alive: Callable[[ProcessId], bool]) -> None:
+        self._rows = reader.rows
+        self._clock = clock
+        self._is_alive = is_alive
+
+    async def progress(self) -> Progress:
+        """Return the whole DAG in numbers; the cost does not grow with the DAG."""
+        tallies = await self._rows(
+            "SELECT state, waiting, sum(n) FROM tallies GROUP BY state, waiting"
+        )
+        by_state: dict[State, int] = {}
+        waiting = 0
+        for state, is_waiting, n in tallies:
+            by_state[State(state)] = by_state.get(State(state), 0) + n
+            waiting += n if is_waiting else 0
+        now = self._clock.now()
+        minutes = [
+            to_iso(now - timedelta(minutes=back))[:16]
+            for back in range(_RECENT_MINUTES - 1, -1, -1)
+        ]
+        pace = dict(
+            await self._rows("SELECT minute, done FROM pace WHERE minute >= ?", minutes[:1])
+        )
+        human = "SELECT count(*) FROM tasks WHERE state = 'BLOCKED' AND instr(reasons, 'human') > 0"
+        dag = await self._rows("SELECT value FROM meta WHERE key = 'dag'")
+        return Progress(
+            total=sum(by_state.values()),
+            by_state={state: n for state, n in by_state.items() if n},
+            ready=by_state.get(State.READY, 0) - waiting,
+            waiting=waiting,
+            needs_human=(await self._rows(human))[0][0],
+            held=tuple(
+                row[0] for row in await self._rows("SELECT agent FROM holds ORDER BY agent")
+            ),
+            recent=tuple(pace.get(minute, 0) for minute in minutes),
+            dag=dag[0][0] if dag else "",
+        )
+
+    async def agent_counts(self) -> Mapping[str, Mapping[State, int]]:
+        """Return the number of tasks by agent and state; agents in alphabetical order."""
+        counts: dict[str, dict[State, int]] = {}
+        for agent, state, n in await self._rows(
+            "SELECT agent, state, sum(n) FROM tallies WHERE n > 0 GROUP BY agent, state"
+        ):
+            counts.setdefault(agent, {})[State(state)] = n
+        return counts
+
+    async def tasks(
+        self,
+        where: TaskFilter | None = None,
+        *,
+        limit: int = -1,
+        offset: int = 0,
+        order: Literal["screen", "file"] = "file",
+    ) -> list[TaskRow]:
+        """Return a window of the tasks that pass the filter; `limit` -1: all of them."""
+        condition, values = where_sql(where)
+        # The window is cut before the join: only what is shown looks for its last run.
+        rows = await self._rows(
+            f"SELECT {TASK.columns} FROM (SELECT * FROM tasks t {condition}"
+            f" ORDER BY {_ORDER[order]} LIMIT ? OFFSET ?) t {TASK.join}"
+            f" ORDER BY {_ORDER[order]}",
+            (*values, limit, offset),
+        )
+        return [read_task(row) for row in rows]
+
+    async def count_tasks(self, where: TaskFilter | None = None) -> int:
+        """Count the tasks that pass the filter."""
+        condition, values = where_sql(where)
+        if not condition:
+            return int((await self._rows("SELECT coalesce(sum(n), 0) FROM tallies"))[0][0])
+        return int((await self._rows(f"SELECT count(*) FROM tasks t {condition}", values))[0][0])
+
+    async def locate_task(self, where: TaskFilter | None, task_id: str) -> int | None:
+        """Return the row of a task in the filtered list in screen order, from 0."""
+        condition, values = where_sql(where)
+        joined = f"{condition} AND" if condition else "WHERE"
+        rows = await self._rows(
+            f"SELECT (SELECT count(*) FROM tasks t {joined} ({_ON_SCREEN}, position)"
+            f" < (SELECT {_ON_SCREEN}, position FROM tasks WHERE id = ?))"
+            f" FROM tasks t {joined} id = ?",
+            (*values, task_id, *values, task_id),
+        )
+        return int(rows[0][0]) if rows else None
+
+    async def workers(self) -> list[WorkerRow]:
+        """Return all workers ever known, live ones first, each with the task that it holds."""
+        rows = await self._rows(
+            f"SELECT {WORKER.columns} FROM workers w {WORKER.join}"
+            " ORDER BY w.status NOT IN ('live', 'stopping'), w.agent, w.id"
+        )
+        return [read_worker(row, self._is_alive) for row in rows]
+
+    async def runs(self, task_id: str | None = None, *, limit: int = -1) -> list[RunRow]:
+        """Return runs, newest first: of one task, or of all."""
+        rows = await self._rows(
+            f"SELECT {RUN.columns} FROM runs r"
+            f" {'WHERE task_id = ?' if task_id is not None else ''} ORDER BY n DESC LIMIT ?",
+            (limit,) if task_id is None else (task_id, limit),
+        )
+        return [read_run(row) for row in rows]
+
+    async def events(self, *, after: int = 0, limit: int = -1) -> list[Event]:
+        """Return events with a seq above `after`, oldest first."""
+        rows = await self._rows(
+            f"SELECT {EVENT.columns} FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit)
+        )
+        return [read_event(row) for row in rows]
+
+    async def events_before(self, seq: int, limit: int) -> list[Event]:
+        """Return the last `limit` events with a seq below `seq`, oldest first."""
+        rows = await self._rows(
+            f"SELECT {EVENT.columns} FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?",
+            (seq, limit),
+        )
+        return [read_event(row) for row in reversed(rows)]
+
+    async def last_events(self, limit: int) -> list[Event]:
+        """Return the newest events, oldest first."""
+        return await self.events_before(2**62, limit)
+
+    async def last_seq(self) -> int:
+        """Return the seq of the newest event, 0 if there is none."""
+        return int((await self._rows("SELECT coalesce(max(seq), 0) FROM events"))[0][0])
+
+    async def task(self, task_id: str) -> TaskRow:
+        """Return one task. Raises TaskNotFound."""
+        rows = await self._rows(
+            f"SELECT {TASK.columns} FROM tasks t {TASK.join} WHERE t.id = ?", (task_id,)
+        )
+        if not rows:
+            raise TaskNotFound(task_id)
+        return read_task(rows[0])
+
+    async def detail(self, task_id: str, *, runs: int = 50, events: int = 50) -> TaskDetail:
+        """Return everything about a task, with its newest runs and events. Raises TaskNotFound."""
+        task = await self.task(task_id)
+        (payload, timeout), *_ = await self._rows(
+            "SELECT payload, timeout FROM tasks WHERE id = ?", (task_id,)
+        ) or [("{}", 0.0)]
+        happened = await self._rows(
+            f"SELECT {EVENT.columns} FROM events WHERE task_id = ? ORDER BY seq DESC LIMIT ?",
+            (task_id, events),
+        )
+        tried = await self.runs(task_id, limit=runs)
+        done = next((run for run in tried if run.outcome is RunOutcome.DONE), None)
+        return TaskDetail(
+            task=task,
+            payload=json.loads(payload),
+            timeout=timeout,
+            result=done.result if done is not None and task.state is State.DONE else None,
+            deps=await self._neighbours(
+                "SELECT e.value, d.state FROM tasks t, json_each(t.deps) e"
+                " LEFT JOIN tasks d ON d.id = e.value WHERE t.id = ? ORDER BY e.key LIMIT 1000",
+                task_id,
+            ),
+            dependents=await self._neighbours(
+                "SELECT e.task, d.state FROM edges e JOIN tasks d ON d.id = e.task"
+                " WHERE e.dep = ? ORDER BY d.position LIMIT 1000",
+                task_id,
+            ),
+            runs=tuple(tried),
+            events=tuple(read_event(row) for row in reversed(happened)),
+            explanation=await self.explain(task_id),
+        )
+
+    async def explain(self, task_id: str) -> tuple[str, ...]:
+        """Say in sentences why a task is not running. Raises TaskNotFound."""
+        task = await self.task(task_id)
+        workers = [w for w in await self.workers() if w.agent == task.agent and w.alive]
+        return await explain(task, workers, self._rows, self._clock.now())
+
+    async def _neighbours(self, sql: str, task_id: str) -> tuple[Neighbour, ...]:
+        return tuple(
+            Neighbour(row[0], State(row[1]) if row[1] else None)
+            for row in await self._rows(sql, (task_id,))
+        )

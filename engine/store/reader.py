@@ -1,0 +1,75 @@
+"""The connection of a process that only reads, and the errors that it can meet."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any, Self
+
+import aiosqlite
+
+from engine.errors import StorageError
+from engine.store.database import BUSY_MS, SCHEMA_VERSION, storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+
+class Reader:
+    """One connection that cannot write, for all reads of a process.
+
+    Every read is one statement, so no snapshot is held for longer than it takes: a reader that
+    dwells lets the WAL grow by 20 KB a transition.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db: aiosqlite.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        if not self._path.exists():
+            raise StorageError(
+                f"no store in {self._path.parent}; make one with `agentmux tasks seed DAG`"
+            )
+        connection = aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_MS / 1000)
+        try:
+            self._db = await connection
+            await self.rows("PRAGMA query_only=ON")
+            found = (await self.rows("PRAGMA user_version"))[0][0]
+        except sqlite3.Error as error:
+            await self.close()
+            raise storage_error(error, self._path) from error
+        if found != SCHEMA_VERSION:
+            await self.close()
+            raise StorageError(
+                f"{self._path} has schema {found}, this agentmux knows {SCHEMA_VERSION}"
+            )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+        if self._db is not None:
+            db, self._db = self._db, None
+            await db.close()
+
+    async def rows(self, sql: str, parameters: Iterable[Any] = ()) -> list[Any]:
+        """Run one statement and return its rows as tuples. Raises StorageError."""
+        if self._db is None:
+            raise StorageError("the store is closed")
+        try:
+            return list(await self._db.execute_fetchall(sql, parameters))
+        except sqlite3.Error as error:
+            raise storage_error(error, self._path) from error
+
+    async def data_version(self) -> int:
+        """Return a number that changes when any other connection has committed (3 µs)."""
+        return int((await self.rows("PRAGMA data_version"))[0][0])

@@ -1,0 +1,126 @@
+"""Workers and holds in the store: who is there, and who may not claim."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.errors import LeaseConflict, ValidationError
+from engine.model import ALL_AGENTS, EventType, ProcessId, WorkerStatus
+from engine.store.transaction import Transaction, dump
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_LIVE = "('live', 'stopping')"
+
+
+def register(
+    tx: Transaction,
+    *,
+    agent: str,
+    worker_id: str | None,
+    host: ProcessId,
+    is_alive: Callable[[ProcessId], bool],
+) -> str:
+    """Enter a worker; return its id. None: the first free `<agent>-<n>`.
+
+    Raises:
+        LeaseConflict: a live worker has this id, or files of the same name.
+        ValidationError: the id is an agent's name, or the agent a worker's id.
+
+    """
+    live = {
+        row[0]: row[1]
+        for row in tx.db.execute(
+            f"SELECT id, agent, pid, pid_started FROM workers WHERE status IN {_LIVE}"
+        )
+        if is_alive(ProcessId(row[2], row[3]))
+    }
+    files = {f"{other_agent}-{other}" for other, other_agent in live.items()}
+    if worker_id is None:
+        number = 1
+        while f"{agent}-{number}" in live or f"{agent}-{agent}-{number}" in files:
+            number += 1
+        worker_id = f"{agent}-{number}"
+    elif worker_id in live:
+        raise LeaseConflict(f"a worker {worker_id!r} is alive already; choose another --worker-id")
+    elif f"{agent}-{worker_id}" in files:
+        raise LeaseConflict(
+            f"worker {worker_id!r} of agent {agent!r} would share the files {agent}-{worker_id} "
+            "with a live worker; choose another --worker-id"
+        )
+    _refuse_agent_names(tx, agent, worker_id)
+    tx.db.execute(
+        "INSERT INTO workers(id, agent, pid, pid_started, status, started_at, beat_at)"
+        " VALUES (?, ?, ?, ?, 'live', ?, ?) ON CONFLICT(id) DO UPDATE SET agent = excluded.agent,"
+        " pid = excluded.pid, pid_started = excluded.pid_started, status = 'live',"
+        " started_at = excluded.started_at, beat_at = excluded.beat_at, note = ''",
+        (worker_id, agent, host.pid, host.started, tx.ts, tx.ts),
+    )
+    tx.event(EventType.WORKER_STARTED, agent=agent, worker_id=worker_id, data={"pid": host.pid})
+    return worker_id
+
+
+def _refuse_agent_names(tx: Transaction, agent: str, worker_id: str) -> None:
+    """heartbeats/ holds a file for each worker and one for each agent: their names may not meet."""
+    agents = "SELECT EXISTS(SELECT 1 FROM tallies WHERE agent = ?1 UNION SELECT 1 FROM workers"
+    if (
+        worker_id == agent
+        or tx.db.execute(f"{agents} WHERE agent = ?1)", (worker_id,)).fetchone()[0]
+    ):
+        raise ValidationError(
+            f"{worker_id!r} is the name of an agent; choose another --worker-id, "
+            f"for example {agent}-1"
+        )
+    if tx.db.execute("SELECT EXISTS(SELECT 1 FROM workers WHERE id = ?)", (agent,)).fetchone()[0]:
+        raise ValidationError(f"{agent!r} is the id of a worker; an agent needs another name")
+
+
+def beat(tx: Transaction, *, worker_ids: Iterable[str], note: str = "") -> None:
+    """Note a sign of life of workers."""
+    tx.db.execute(
+        "UPDATE workers SET beat_at = ?, note = ? WHERE id IN (SELECT value FROM json_each(?))",
+        (tx.ts, note, dump(list(worker_ids))),
+    )
+
+
+def set_status(tx: Transaction, *, worker_id: str, host: ProcessId, status: WorkerStatus) -> bool:
+    """Move a worker to stopping, stopped, lost or killed. False: it was not this host's, or over.
+
+    `host` fences: an id that a newer process took over is left alone.
+    """
+    told = {
+        WorkerStatus.STOPPING: EventType.WORKER_STOPPING,
+        WorkerStatus.STOPPED: EventType.WORKER_STOPPED,
+        WorkerStatus.LOST: EventType.WORKER_LOST,
+        WorkerStatus.KILLED: EventType.WORKER_KILLED,
+    }[status]
+    row = tx.db.execute(
+        "UPDATE workers SET status = ?, beat_at = iif(? IN ('stopping', 'stopped'), ?, beat_at)"
+        f" WHERE id = ? AND pid = ? AND pid_started = ? AND status <> ? AND status IN {_LIVE}"
+        " RETURNING agent",
+        (status, status, tx.ts, worker_id, host.pid, host.started, status),
+    ).fetchone()
+    if row is None:
+        return False
+    tx.event(told, agent=row[0], worker_id=worker_id, data={"pid": host.pid})
+    return True
+
+
+def hold(tx: Transaction, *, agent: str) -> bool:
+    """Let nobody claim for `agent` (`*`: for none). False: that was so already."""
+    added = tx.db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (agent, tx.ts)).rowcount
+    if added:
+        tx.event(EventType.HELD, agent=agent)
+    return bool(added)
+
+
+def resume(tx: Transaction, *, agent: str) -> bool:
+    """Lift a hold; resuming all lifts every agent's too. False: there was none."""
+    rows = tx.db.execute(
+        "DELETE FROM holds WHERE agent = ?1 OR ?1 = ? RETURNING agent", (agent, ALL_AGENTS)
+    ).fetchall()
+    for (name,) in rows:
+        tx.event(EventType.RESUMED, agent=name)
+        tx.now_claimable(name)
+    return bool(rows)

@@ -1,0 +1,192 @@
+"""Rows of the database as typed values, and filters as SQL. Columns and readers stand together."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from engine.clock import from_iso
+from engine.filters import AGENT, STATE, WAITING, TaskFilter, Term
+from engine.model import LIVE_WORKERS, Event, EventType, ProcessId, RunOutcome, State, WorkerStatus
+from engine.store.transaction import read_reasons
+from engine.views import RunRow, TaskRow, WorkerRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The columns that a reader below wants, in its order, and the join that gives them."""
+
+    columns: str
+    join: str = ""
+
+
+TASK = Shape(
+    "t.id, t.name, t.agent, t.state, t.deps, t.reasons, t.error, t.attempts, t.retries, t.priority,"
+    " t.pending, t.claimed_by, t.run_id, t.lease_until, t.timeout_at, t.not_before, r.worker_id,"
+    " r.started_at, r.ended_at, t.created_at, t.updated_at",
+    "LEFT JOIN runs r ON r.n = (SELECT max(n) FROM runs WHERE task_id = t.id)",
+)
+RUN = Shape(
+    "r.id, r.task_id, r.agent, r.worker_id, r.attempt, r.outcome, r.claimed_at, r.started_at,"
+    " r.ended_at, r.exit_code, r.error, r.result"
+)
+WORKER = Shape(
+    "w.id, w.agent, w.pid, w.pid_started, w.status, w.started_at, w.beat_at, w.note, t.id,"
+    " t.run_id, r.started_at, t.lease_until",
+    "LEFT JOIN tasks t ON t.state IN ('CLAIMED', 'RUNNING') AND t.claimed_by = w.id"
+    " LEFT JOIN runs r ON r.id = t.run_id",
+)
+EVENT = Shape("seq, ts, type, agent, worker_id, task_id, run_id, state, data")
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveRun:
+    """A run that holds a task. `host` is its worker's process, `leader` the run's first one.
+
+    `worker_over`: the worker itself says that it ended, so it cannot hold anything.
+    """
+
+    task_id: str
+    run_id: str
+    worker_id: str
+    lease_until: datetime
+    asked: str | None
+    leader: ProcessId | None
+    host: ProcessId
+    worker_over: bool
+
+    @classmethod
+    def read(cls, row: tuple[Any, ...]) -> Self:
+        """Read a row of Queries.active."""
+        host = ProcessId(row[7], row[8])
+        its_row = (row[9], row[10]) == (host.pid, host.started)
+        return cls(
+            task_id=row[0],
+            run_id=row[1],
+            worker_id=row[2],
+            lease_until=from_iso(row[3]),
+            asked=row[4],
+            leader=ProcessId(row[5], row[6]) if row[5] is not None else None,
+            host=host,
+            worker_over=its_row and WorkerStatus(row[11]) not in LIVE_WORKERS,
+        )
+
+
+def read_task(row: tuple[Any, ...]) -> TaskRow:
+    """Read a row of TASK."""
+    return TaskRow(
+        id=row[0],
+        name=row[1],
+        agent=row[2],
+        state=State(row[3]),
+        deps=tuple(json.loads(row[4])),
+        reasons=read_reasons(row[5]),
+        error=row[6],
+        attempts=row[7],
+        retries=row[8],
+        priority=row[9],
+        pending=row[10],
+        claimed_by=row[11],
+        run_id=row[12],
+        lease_until=_moment(row[13]),
+        timeout_at=_moment(row[14]),
+        not_before=_moment(row[15]),
+        worker_id=row[16],
+        started_at=_moment(row[17]),
+        ended_at=_moment(row[18]),
+        created_at=from_iso(row[19]),
+        updated_at=from_iso(row[20]),
+    )
+
+
+def read_run(row: tuple[Any, ...]) -> RunRow:
+    """Read a row of RUN."""
+    return RunRow(
+        id=row[0],
+        task_id=row[1],
+        agent=row[2],
+        worker_id=row[3],
+        attempt=row[4],
+        outcome=RunOutcome(row[5]) if row[5] else None,
+        claimed_at=from_iso(row[6]),
+        started_at=_moment(row[7]),
+        ended_at=_moment(row[8]),
+        exit_code=row[9],
+        error=row[10],
+        result=json.loads(row[11]) if row[11] else None,
+    )
+
+
+def read_worker(row: tuple[Any, ...], is_alive: Callable[[ProcessId], bool]) -> WorkerRow:
+    """Read a row of WORKER. A worker that ended is not asked for: its pid may be another's now."""
+    status = WorkerStatus(row[4])
+    return WorkerRow(
+        id=row[0],
+        agent=row[1],
+        pid=row[2],
+        status=status,
+        alive=status in LIVE_WORKERS and is_alive(ProcessId(row[2], row[3])),
+        started_at=from_iso(row[5]),
+        beat_at=from_iso(row[6]),
+        note=row[7],
+        task_id=row[8],
+        run_id=row[9],
+        run_started_at=_moment(row[10]),
+        lease_until=_moment(row[11]),
+    )
+
+
+def read_event(row: tuple[Any, ...]) -> Event:
+    """Read a row of EVENT."""
+    return Event(
+        row[0],
+        from_iso(row[1]),
+        EventType(row[2]),
+        row[3],
+        row[4],
+        row[5],
+        row[6],
+        State(row[7]) if row[7] else None,
+        json.loads(row[8]) if row[8] != "{}" else {},
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return from_iso(text) if text else None
+
+
+def where_sql(where: TaskFilter | None) -> tuple[str, list[Any]]:
+    """Turn a filter into a WHERE clause over `tasks t` and its values; empty for no filter."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    for term in where.terms if where is not None else ():
+        condition, term_values = _term_sql(term)
+        conditions.append(f"NOT ({condition})" if term.negated else f"({condition})")
+        values.extend(term_values)
+    return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
+
+
+def _term_sql(term: Term) -> tuple[str, list[Any]]:
+    if term.field == AGENT:
+        return "agent = ?", [term.value]
+    if term.field == STATE:
+        return _state_sql(term.value)
+    places = (
+        "lower(id)",
+        "lower(name)",
+        "lower(agent)",
+        "lower((SELECT worker_id FROM runs WHERE task_id = t.id ORDER BY n DESC LIMIT 1))",
+    )
+    word = term.value.lower()
+    return " OR ".join(f"instr({place}, ?) > 0" for place in places), [word] * len(places)
+
+
+def _state_sql(value: str) -> tuple[str, list[Any]]:
+    if value == WAITING:
+        return "state = 'READY' AND (pending > 0 OR not_before IS NOT NULL)", []
+    return "state = ?", [value.upper()]

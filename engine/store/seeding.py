@@ -1,0 +1,235 @@
+"""Seeding: the upsert of a DAG into the store, one change in one transaction (DESIGN §6)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.model import Dag, EventType, State, TaskDef
+from engine.store.transaction import Standing, Transaction, dump, read_reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_ADD_TASK = (
+    "INSERT INTO tasks(id, name, agent, state, deps, priority, timeout, retries, payload, position,"
+    " pending, created_at, updated_at) VALUES (?, ?, ?, 'READY', ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_ADD_EDGE = "INSERT INTO edges(dep, task) VALUES (?, ?)"
+_REDEFINE = (
+    "UPDATE tasks SET name = ?, agent = ?, deps = ?, priority = ?, timeout = ?, retries = ?,"
+    " payload = ?, updated_at = ? WHERE id = ?"
+)
+# A dep that is gone was refused by the loader, or purged: then its edge no longer counts.
+_RECOUNT = (
+    "UPDATE tasks SET (pending, broken) = (SELECT"
+    " coalesce(sum(d.state <> 'DONE'), 0),"
+    " coalesce(sum(d.state IN ('FAILED', 'CANCELLED', 'BLOCKED')), 0)"
+    " FROM json_each(tasks.deps) e JOIN tasks d ON d.id = e.value) WHERE id = ?"
+)
+_STANDING = "SELECT id, agent, state, reasons, broken, removed, pending FROM tasks WHERE id = ?"
+
+
+@dataclass(slots=True)
+class SeedReport:
+    """What seeding did, or would do: ids by what happened to them, in file order.
+
+    `changed` names the fields that differ, for each updated task.
+    """
+
+    created: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    blocked: list[str] = field(default_factory=list)
+    unblocked: list[str] = field(default_factory=list)
+    changed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def seed(
+    tx: Transaction,
+    dag: Dag,
+    *,
+    definition: Callable[[TaskDef], dict[str, Any]],
+    progress: Callable[[int], None] = lambda _done: None,
+) -> SeedReport:
+    """Upsert `dag`: new → READY, changed → redefined, gone → BLOCKED `removed`, back → unblocked.
+
+    `definition` gives the JSON form that events carry. `progress` is told how many tasks are
+    through, now and then, on the writer's thread.
+    """
+    report = SeedReport()
+    known = {
+        row[0]: row[1:]
+        for row in tx.db.execute(
+            "SELECT id, name, agent, deps, priority, timeout, retries, payload, position, removed"
+            " FROM tasks"
+        )
+    }
+    fresh: list[TaskDef] = []
+    for position, task in enumerate(dag.tasks):
+        if position % 2000 == 0:
+            progress(position)
+        before = known.get(task.id)
+        if before is None:
+            fresh.append(task)
+            report.created.append(task.id)
+            continue
+        _compare(tx, task, before, position, report, definition)
+    if fresh:
+        _create(tx, dag, fresh, definition)
+    _mark_removed(tx, dag, known, report)
+    for task_id in (*report.updated, *report.unblocked):
+        _recount(tx, task_id)
+    if len(fresh) < len(dag.tasks):
+        _start_from_old_deps(tx, fresh)
+    _set_agents(tx, dag)
+    tx.db.execute(
+        "INSERT INTO meta VALUES ('dag', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (dag.source,),
+    )
+    tx.event(
+        EventType.SEEDED,
+        data={
+            "dag": dag.source,
+            "created": len(report.created),
+            "updated": len(report.updated),
+            "unchanged": report.unchanged,
+            "blocked": len(report.blocked),
+            "unblocked": len(report.unblocked),
+        },
+    )
+    progress(len(dag.tasks))
+    return report
+
+
+def _create(
+    tx: Transaction,
+    dag: Dag,
+    fresh: list[TaskDef],
+    definition: Callable[[TaskDef], dict[str, Any]],
+) -> None:
+    places = {task.id: position for position, task in enumerate(dag.tasks)}
+
+    def rows() -> Iterable[tuple[Any, ...]]:
+        for task in fresh:
+            yield (
+                task.id,
+                task.name,
+                task.agent,
+                dump(task.deps) if task.deps else "[]",
+                task.priority,
+                task.timeout,
+                task.retries,
+                dump(task.payload),
+                places[task.id],
+                len(task.deps),
+                tx.ts,
+                tx.ts,
+            )
+
+    tx.db.executemany(_ADD_TASK, rows())
+    tx.db.executemany(_ADD_EDGE, ((dep, task.id) for task in fresh for dep in task.deps))
+    for task in fresh:
+        tx.event(
+            EventType.TASK_CREATED,
+            agent=task.agent,
+            task_id=task.id,
+            state=State.READY,
+            data={"definition": definition(task)},
+        )
+        if not task.deps:
+            tx.now_claimable(task.agent)
+
+
+def _compare(
+    tx: Transaction,
+    task: TaskDef,
+    before: tuple[Any, ...],
+    position: int,
+    report: SeedReport,
+    definition: Callable[[TaskDef], dict[str, Any]],
+) -> None:
+    fields = ("name", "agent", "deps", "priority", "timeout", "retries", "payload")
+    now = (
+        task.name,
+        task.agent,
+        dump(task.deps) if task.deps else "[]",
+        task.priority,
+        task.timeout,
+        task.retries,
+        dump(task.payload),
+    )
+    *old, old_position, removed = before
+    if position != old_position or removed:
+        tx.db.execute(
+            "UPDATE tasks SET position = ?, removed = 0 WHERE id = ?", (position, task.id)
+        )
+    if removed:
+        report.unblocked.append(task.id)
+    differs = tuple(name for name, a, b in zip(fields, old, now, strict=True) if a != b)
+    if not differs:
+        report.unchanged += not removed
+        return
+    report.updated.append(task.id)
+    report.changed[task.id] = differs
+    tx.db.execute(_REDEFINE, (*now, tx.ts, task.id))
+    if "deps" in differs:
+        tx.db.executemany(
+            "DELETE FROM edges WHERE dep = ? AND task = ?",
+            ((dep, task.id) for dep in json.loads(before[2])),
+        )
+        tx.db.executemany(_ADD_EDGE, ((dep, task.id) for dep in task.deps))
+    state = tx.db.execute("SELECT state FROM tasks WHERE id = ?", (task.id,)).fetchone()[0]
+    tx.event(
+        EventType.TASK_UPDATED,
+        agent=task.agent,
+        task_id=task.id,
+        state=State(state),
+        data={"definition": definition(task), "changed": differs},
+    )
+
+
+def _mark_removed(
+    tx: Transaction, dag: Dag, known: dict[str, tuple[Any, ...]], report: SeedReport
+) -> None:
+    here = {task.id for task in dag.tasks}
+    for task_id, before in known.items():
+        if task_id in here or before[-1]:
+            continue
+        tx.db.execute("UPDATE tasks SET removed = 1 WHERE id = ?", (task_id,))
+        task = _standing(tx, task_id)
+        if task.state in (State.READY, State.BLOCKED):
+            tx.rest(task)
+            report.blocked.append(task_id)
+
+
+def _recount(tx: Transaction, task_id: str) -> None:
+    tx.db.execute(_RECOUNT, (task_id,))
+    task = _standing(tx, task_id)
+    if task.state in (State.READY, State.BLOCKED):
+        tx.rest(task)
+    if task.state is State.READY:
+        tx.now_claimable(task.agent)
+
+
+def _start_from_old_deps(tx: Transaction, fresh: list[TaskDef]) -> None:
+    """A new task may depend on old ones that are DONE or broken already."""
+    new = {task.id for task in fresh}
+    for task in fresh:
+        if any(dep not in new for dep in task.deps):
+            _recount(tx, task.id)
+
+
+def _standing(tx: Transaction, task_id: str) -> Standing:
+    row = tx.db.execute(_STANDING, (task_id,)).fetchone()
+    return Standing(row[0], row[1], State(row[2]), read_reasons(row[3]), row[4], bool(row[5]))
+
+
+def _set_agents(tx: Transaction, dag: Dag) -> None:
+    tx.db.execute("UPDATE agents SET run_limit = NULL, stagger = 0")
+    tx.db.executemany(
+        "INSERT INTO agents(name, run_limit, stagger) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " run_limit = excluded.run_limit, stagger = excluded.stagger",
+        ((name, rule.limit, rule.stagger) for name, rule in dag.agents.items()),
+    )

@@ -1,0 +1,186 @@
+"""The store as the rest of the engine sees it: typed, asynchronous, one method for each change."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+from engine.dag import to_definition
+from engine.errors import LeaseLost
+from engine.store import lifecycle, roster, seeding
+from engine.store.writer import Committed, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+
+    from engine.clock import Clock
+    from engine.files import Layout
+    from engine.model import Claim, Dag, Outcome, ProcessId, WorkerStatus
+    from engine.store.seeding import SeedReport
+    from engine.store.transaction import Transaction
+
+
+class Store:
+    """All writing of a process. `lease` is in seconds; `on_commit` is called on the event loop.
+
+    Every method may raise StorageError; then nothing was changed.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        clock: Clock,
+        *,
+        lease: float,
+        on_commit: Callable[[Committed], None] = lambda _committed: None,
+    ) -> None:
+        self._lease = lease
+        self._random = random.Random()
+        self._writer = Writer(layout.database, layout.write_lock, clock, on_commit)
+
+    async def open(self) -> None:
+        """Open the database, making it if there is none."""
+        await self._writer.open()
+
+    async def close(self) -> None:
+        """Commit what waits and close."""
+        await self._writer.close()
+
+    async def seed(
+        self, dag: Dag, *, dry_run: bool = False, progress: Callable[[int], None] | None = None
+    ) -> SeedReport:
+        """Upsert a DAG. `progress` is told the tasks that are through, on another thread."""
+        told = progress or (lambda _done: None)
+        change = partial(seeding.seed, dag=dag, definition=to_definition, progress=told)
+        return await self._writer.write(change, dry_run=dry_run)
+
+    async def claim(
+        self,
+        agent: str,
+        worker_id: str,
+        host: ProcessId,
+        preparing: frozenset[str] = frozenset(),
+    ) -> Claim | None:
+        """Claim the agent's next task for a worker of `host`; None: there is none now."""
+        return await self._writer.write(self._claim(agent, worker_id, host, preparing))
+
+    def _claim(
+        self, agent: str, worker_id: str, host: ProcessId, preparing: frozenset[str]
+    ) -> Callable[[Transaction], Claim | None]:
+        return partial(
+            lifecycle.claim,
+            agent=agent,
+            worker_id=worker_id,
+            host=host,
+            lease=self._lease,
+            preparing=preparing,
+        )
+
+    async def start(self, claim: Claim) -> None:
+        """CLAIMED → RUNNING. Raises LeaseLost."""
+        change = partial(lifecycle.start, run_id=claim.run_id, task_id=claim.task.id)
+        if not await self._writer.write(change):
+            raise LeaseLost(claim.run_id)
+
+    async def progress(self, claim: Claim, note: str) -> None:
+        """Tell how far a run is. Raises LeaseLost."""
+        change = partial(lifecycle.progress, run_id=claim.run_id, task_id=claim.task.id, note=note)
+        if not await self._writer.write(change):
+            raise LeaseLost(claim.run_id)
+
+    async def lead(self, run_id: str, process: ProcessId) -> None:
+        """Record the process that leads a run's tree."""
+        await self._writer.write(partial(lifecycle.lead, run_id=run_id, process=process))
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> None:
+        """End a run. Raises LeaseLost, after LATE_RESULT was recorded."""
+        if not await self._writer.write(self._finish(claim, outcome)):
+            raise LeaseLost(claim.run_id)
+
+    async def finish_and_claim(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        host: ProcessId,
+        preparing: frozenset[str] = frozenset(),
+    ) -> Claim | None:
+        """End a run and claim the next task of the same agent, in one transaction.
+
+        A lost lease is recorded and not raised: the worker goes on with its next claim.
+        """
+        finish = self._finish(claim, outcome)
+        take = self._claim(claim.task.agent, claim.worker_id, host, preparing)
+
+        def both(tx: Transaction) -> Claim | None:
+            finish(tx)
+            return take(tx)
+
+        return await self._writer.write(both)
+
+    def _finish(self, claim: Claim, outcome: Outcome) -> Callable[[Transaction], bool]:
+        return partial(
+            lifecycle.finish,
+            run_id=claim.run_id,
+            task_id=claim.task.id,
+            outcome=outcome,
+            jitter=self._random.random(),
+        )
+
+    async def release(self, task_id: str, run_id: str, by: str) -> None:
+        """Put a task back to READY; its run's tree must be gone. Raises LeaseLost."""
+        change = partial(lifecycle.release, run_id=run_id, task_id=task_id, by=by)
+        if not await self._writer.write(change):
+            raise LeaseLost(run_id)
+
+    async def expire(self, task_id: str, run_id: str) -> bool:
+        """Take a task from a silent run; its tree must be gone. False: it held it no longer."""
+        return await self._writer.write(partial(lifecycle.expire, run_id=run_id, task_id=task_id))
+
+    async def renew(self, run_ids: Iterable[str]) -> datetime:
+        """Renew the leases of runs that still hold their task; return until when."""
+        change = partial(lifecycle.renew, run_ids=list(run_ids), lease=self._lease)
+        return await self._writer.write(change)
+
+    async def end_backoff(self) -> None:
+        """Make the tasks claimable whose backoff is over."""
+        await self._writer.write(lifecycle.end_backoff)
+
+    async def ask_release(self, task_id: str, *, dry_run: bool = False) -> str:
+        """Ask a task's holder to release it; return the run.
+
+        Raises TaskNotFound, IllegalTransition.
+        """
+        change = partial(lifecycle.ask_release, task_id=task_id)
+        return await self._writer.write(change, dry_run=dry_run)
+
+    async def register(
+        self,
+        agent: str,
+        worker_id: str | None,
+        host: ProcessId,
+        is_alive: Callable[[ProcessId], bool],
+    ) -> str:
+        """Enter a worker; return its id. Raises LeaseConflict, ValidationError."""
+        return await self._writer.write(
+            partial(roster.register, agent=agent, worker_id=worker_id, host=host, is_alive=is_alive)
+        )
+
+    async def beat(self, worker_ids: Iterable[str], note: str = "") -> None:
+        """Note a sign of life of workers."""
+        await self._writer.write(partial(roster.beat, worker_ids=list(worker_ids), note=note))
+
+    async def set_status(self, worker_id: str, host: ProcessId, status: WorkerStatus) -> bool:
+        """Move a worker of `host` to another status; False: it was over, or another's."""
+        return await self._writer.write(
+            partial(roster.set_status, worker_id=worker_id, host=host, status=status)
+        )
+
+    async def hold(self, agent: str, *, dry_run: bool = False) -> bool:
+        """Hold claims; False: they were held already."""
+        return await self._writer.write(partial(roster.hold, agent=agent), dry_run=dry_run)
+
+    async def resume(self, agent: str, *, dry_run: bool = False) -> bool:
+        """Resume claims; False: they were not held."""
+        return await self._writer.write(partial(roster.resume, agent=agent), dry_run=dry_run)

@@ -1,0 +1,168 @@
+"""One transaction as its changes see it: the connection, the moment, the events it will leave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.clock import to_iso
+from engine.machine import dep_change, settle
+from engine.model import EventType, Reason, State
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+_ADD_EVENT = (
+    "INSERT INTO events(ts, type, agent, worker_id, task_id, run_id, state, data)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def dump(value: Mapping[str, Any] | Sequence[Any]) -> str:
+    """Write JSON as it is stored: compact, ASCII, so that no control character survives."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the machine must know of a task to decide; a row of `tasks`, read under the lock."""
+
+    id: str
+    agent: str
+    state: State
+    reasons: tuple[Reason, ...]
+    broken: int
+    removed: bool
+
+    @property
+    def human(self) -> bool:
+        """Whether only a human can help."""
+        return Reason.HUMAN in self.reasons
+
+
+class Transaction:
+    """Handed to every change inside BEGIN…COMMIT, on the writer's thread.
+
+    `now` is one moment for the whole transaction. Events are collected and written with the
+    commit, in the order in which they were told. `ready` counts, by agent, the tasks that became
+    claimable: the writer's owner wakes that many idle workers.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
+        self.db = connection
+        self.now = now
+        self.ts = to_iso(now)
+        self.ready: dict[str, int] = {}
+        self.done = 0
+        self._events: list[tuple[str | None, ...]] = []
+
+    def event(
+        self,
+        kind: EventType,
+        *,
+        agent: str | None = None,
+        worker_id: str | None = None,
+        task_id: str | None = None,
+        run_id: str | None = None,
+        state: State | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Tell what happened; `state` is the one that it left the task in."""
+        self._events.append(
+            (self.ts, kind, agent, worker_id, task_id, run_id, state, dump(data) if data else "{}")
+        )
+
+    def flush(self) -> int:
+        """Write the collected events; return how many. For the writer, just before COMMIT."""
+        if self.done:
+            self.db.execute(
+                "INSERT INTO pace VALUES (?, ?)"
+                " ON CONFLICT(minute) DO UPDATE SET done = done + excluded.done",
+                (self.ts[:16], self.done),
+            )
+        if self._events:
+            self.db.executemany(_ADD_EVENT, self._events)
+        return len(self._events)
+
+    def now_claimable(self, agent: str) -> None:
+        """Note that one more task of `agent` can be claimed."""
+        self.ready[agent] = self.ready.get(agent, 0) + 1
+
+    def rest(self, task: Standing, *, human: bool | None = None, error: str | None = None) -> State:
+        """Let an unfinished task that nobody holds come to rest as READY or BLOCKED.
+
+        Writes and tells the change, if there is one, and carries it down the DAG. Returns the
+        state. `human` adds or lifts that reason.
+        """
+        change = self._settle(task, human=task.human if human is None else human, error=error)
+        if change is not None:
+            self._spread([change])
+        return task.state
+
+    def spread(self, task_id: str, old: State | None, new: State) -> None:
+        """Tell a task's dependents that it went from `old` to `new`, and theirs, and so on."""
+        self._spread([(task_id, *dep_change(old, new))])
+
+    def _spread(self, wave: list[tuple[str, int, int]]) -> None:
+        while wave:
+            dep, met, broken = wave.pop()
+            if met or broken:
+                wave.extend(self._one_dep_changed(dep, met, broken))
+
+    def _one_dep_changed(self, dep: str, met: int, broken: int) -> list[tuple[str, int, int]]:
+        rows = self.db.execute(
+            "UPDATE tasks SET pending = pending - ?, broken = broken + ?"
+            " WHERE id IN (SELECT task FROM edges WHERE dep = ?)"
+            " RETURNING id, agent, state, reasons, broken, removed, pending, position, not_before",
+            (met, broken, dep),
+        ).fetchall()
+        changed = []
+        for row in sorted(rows, key=lambda row: int(row[7])):
+            task = Standing(
+                row[0], row[1], State(row[2]), read_reasons(row[3]), row[4], bool(row[5])
+            )
+            if task.state is State.READY and not task.broken and met > 0 and row[6] == 0:
+                self.event(
+                    EventType.TASK_READY, agent=task.agent, task_id=task.id, state=State.READY
+                )
+                if row[8] is None:
+                    self.now_claimable(task.agent)
+            elif task.state in (State.READY, State.BLOCKED):
+                change = self._settle(task, human=task.human)
+                if change is not None:
+                    changed.append(change)
+        return changed
+
+    def _settle(
+        self, task: Standing, *, human: bool, error: str | None = None
+    ) -> tuple[str, int, int] | None:
+        state, reasons = settle(human=human, broken=task.broken, removed=task.removed)
+        if (state, reasons) == (task.state, task.reasons):
+            return None
+        self.db.execute(
+            "UPDATE tasks SET state = ?, reasons = ?, error = coalesce(?, error), updated_at = ?"
+            " WHERE id = ?",
+            (state, dump(reasons), error, self.ts, task.id),
+        )
+        data: dict[str, Any] = {"reasons": reasons}
+        if error is not None:
+            data["error"] = error
+        self.event(
+            EventType.TASK_BLOCKED if reasons else EventType.TASK_READY,
+            agent=task.agent,
+            task_id=task.id,
+            state=state,
+            data=data,
+        )
+        old, task.state, task.reasons = task.state, state, reasons
+        if state is State.READY:
+            self.now_claimable(task.agent)
+        return (task.id, *dep_change(old, state))
+
+
+def read_reasons(text: str) -> tuple[Reason, ...]:
+    """Read the reasons column."""
+    return () if text == "[]" else tuple(Reason(reason) for reason in json.loads(text))

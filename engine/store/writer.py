@@ -1,0 +1,219 @@
+"""The one writer of a process: everything that waits is committed as one transaction.
+
+A change is a function of a Transaction. `write` hands it to the writer's thread and returns its
+result after the commit. While one group is being committed the next one gathers, so the cost of a
+change falls as the load rises.
+
+A thread of its own, with plain sqlite3 inside, because a transaction must be indivisible: with
+one awaited call for each statement, a cancelled caller could leave half of it behind, and each
+call would cost a thread hop of its own (about 0.1 ms; a group has ten statements).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine.errors import AgentmuxError, StorageError
+from engine.store.database import WriteLock, checkpoint, open_writer, storage_error
+from engine.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine.clock import Clock
+
+T = TypeVar("T")
+Change = Callable[[Transaction], T]
+
+_LARGEST_GROUP = 512
+_CHECKPOINT_EVERY = 1500
+"""Events between two checkpoints: the WAL stays at a few megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit means for others: events written, and tasks now claimable by agent."""
+
+    events: int
+    ready: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    change: Change[Any]
+    future: asyncio.Future[Any]
+    dry_run: bool
+
+
+class Writer:
+    """Owns the writing connection and its thread.
+
+    `on_commit` is called on the event loop after each commit that told events.
+    """
+
+    def __init__(
+        self, path: Path, lock_path: Path, clock: Clock, on_commit: Callable[[Committed], None]
+    ) -> None:
+        self._path = path
+        self._lock_path = lock_path
+        self._clock = clock
+        self._on_commit = on_commit
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="agentmux-writer", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opened: Future[None] = Future()
+        self._closed = False
+        self._since_checkpoint = 0
+
+    async def open(self) -> None:
+        """Start the thread and open the database; raises StorageError."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        await asyncio.wrap_future(self._opened)
+
+    async def close(self) -> None:
+        """Commit what waits, close the connection, end the thread."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    async def write(self, change: Change[T], *, dry_run: bool = False) -> T:
+        """Carry out a change in a transaction and return its result once it is durable.
+
+        A caller that is cancelled while it waits in the queue leaves no trace; later, the change
+        is committed all the same. `dry_run`: the real transaction, rolled back.
+
+        Raises:
+            AgentmuxError: what the change raised; it changed nothing.
+            StorageError: the database refused; it changed nothing.
+
+        """
+        if self._closed:
+            raise StorageError("the store is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Waiting(change, future, dry_run))
+        return await future
+
+    def _run(self) -> None:
+        try:
+            lock = WriteLock(self._lock_path)
+        except OSError as error:
+            self._opened.set_exception(storage_error(error, self._lock_path))
+            return
+        try:
+            connection = open_writer(self._path, lock)
+        except BaseException as error:  # noqa: BLE001 - handed to the caller of open()
+            lock.close()
+            self._opened.set_exception(error)
+            return
+        self._opened.set_result(None)
+        try:
+            while (group := self._gather()) is not None:
+                self._commit_group(connection, lock, group)
+        finally:
+            with lock.held():
+                # The last connection to close checkpoints: that belongs under the lock too.
+                connection.close()
+            lock.close()
+
+    def _gather(self) -> list[_Waiting] | None:
+        """Wait for work; return all that waits, or None at the end."""
+        first = self._queue.get()
+        if first is None:
+            return None
+        group = [first]
+        while len(group) < _LARGEST_GROUP and not group[-1].dry_run:
+            try:
+                waiting = self._queue.get_nowait()
+            except Empty:
+                break
+            if waiting is None:
+                self._queue.put(None)
+                break
+            group.append(waiting)
+        return [waiting for waiting in group if not waiting.future.cancelled()]
+
+    def _commit_group(
+        self, connection: sqlite3.Connection, lock: WriteLock, group: list[_Waiting]
+    ) -> None:
+        if not group:
+            return
+        if group[-1].dry_run and len(group) > 1:
+            self._commit_group(connection, lock, group[:-1])
+            group = group[-1:]
+        try:
+            results, committed = self._commit(connection, lock, group)
+        except BaseException as error:  # noqa: BLE001 - handed to the callers
+            if len(group) == 1:
+                self._answer(group, [self._translate(error)], None)
+                return
+            # One bad change must not fail its neighbours: each alone now.
+            for waiting in group:
+                self._commit_group(connection, lock, [waiting])
+            return
+        self._answer(group, results, committed)
+
+    def _answer(
+        self, group: list[_Waiting], results: list[Any], committed: Committed | None
+    ) -> None:
+        """Wake all callers of a group with one call into the loop."""
+
+        def wake() -> None:
+            for waiting, result in zip(group, results, strict=True):
+                if waiting.future.done():
+                    continue
+                if isinstance(result, BaseException):
+                    waiting.future.set_exception(result)
+                else:
+                    waiting.future.set_result(result)
+            if committed is not None:
+                self._on_commit(committed)
+
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(wake)
+
+    def _commit(
+        self, connection: sqlite3.Connection, lock: WriteLock, group: list[_Waiting]
+    ) -> tuple[list[Any], Committed | None]:
+        dry_run = group[0].dry_run
+        with lock.held():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                tx = Transaction(connection, self._clock.now())
+                results = [waiting.change(tx) for waiting in group]
+                told = tx.flush()
+                connection.execute("ROLLBACK" if dry_run else "COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            if not dry_run:
+                self._checkpoint(connection, told)
+        return results, (Committed(told, tx.ready) if told and not dry_run else None)
+
+    def _checkpoint(self, connection: sqlite3.Connection, told: int) -> None:
+        self._since_checkpoint += told
+        if self._since_checkpoint < _CHECKPOINT_EVERY:
+            return
+        # What was committed stays committed: a checkpoint that fails (disk full) is tried again
+        # after the next group and must not look like a failed change.
+        with suppress(sqlite3.Error):
+            checkpoint(connection)
+            self._since_checkpoint = 0
+
+    def _translate(self, error: BaseException) -> BaseException:
+        if isinstance(error, AgentmuxError):
+            return error
+        if isinstance(error, sqlite3.Error | OSError):
+            return storage_error(error, self._path)
+        return error

@@ -1,0 +1,124 @@
+"""What readers see: frozen rows for the screen, the command line and `--json`. No decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from engine.model import Event, Reason, RunOutcome, State, WorkerStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The whole DAG in numbers.
+
+    `ready` can be claimed, `waiting` has unmet deps or is in backoff; both are State.READY.
+    `recent` counts the tasks DONE in each of the last minutes, oldest first, the running
+    minute last. `held` names agents whose claims are held (`*`: all).
+    """
+
+    total: int = 0
+    by_state: Mapping[State, int] = field(default_factory=dict)
+    ready: int = 0
+    waiting: int = 0
+    needs_human: int = 0
+    held: tuple[str, ...] = ()
+    recent: tuple[int, ...] = ()
+    dag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as lists show it. `pending` counts unmet deps; `worker_id` is that of the last run.
+
+    `claimed_by`, `lease_until` and `timeout_at` are None unless a run holds the task.
+    `started_at` and `ended_at` are those of the last run.
+    """
+
+    id: str
+    name: str
+    agent: str
+    state: State
+    deps: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    error: str | None
+    attempts: int
+    retries: int
+    priority: int
+    pending: int
+    claimed_by: str | None
+    run_id: str | None
+    lease_until: datetime | None
+    timeout_at: datetime | None
+    not_before: datetime | None
+    worker_id: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One attempt. `outcome` is None while it goes on. `exit_code` is None without a process."""
+
+    id: str
+    task_id: str
+    agent: str
+    worker_id: str
+    attempt: int
+    outcome: RunOutcome | None
+    claimed_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    exit_code: int | None
+    error: str | None
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker. `alive` says whether its process is there now, whatever the table says.
+
+    `task_id`, `run_id`, `run_started_at` and `lease_until` are of the task it holds.
+    """
+
+    id: str
+    agent: str
+    pid: int
+    status: WorkerStatus
+    alive: bool
+    task_id: str | None
+    run_id: str | None
+    run_started_at: datetime | None
+    lease_until: datetime | None
+    started_at: datetime
+    beat_at: datetime
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A dep or a dependent of a task. `state` is None for a task that is gone."""
+
+    id: str
+    state: State | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDetail:
+    """Everything about one task. `runs` newest first, `events` oldest first, both cut."""
+
+    task: TaskRow
+    payload: Mapping[str, Any]
+    timeout: float
+    result: Mapping[str, Any] | None
+    deps: tuple[Neighbour, ...]
+    dependents: tuple[Neighbour, ...]
+    runs: tuple[RunRow, ...]
+    events: tuple[Event, ...]
+    explanation: tuple[str, ...]

@@ -1,0 +1,249 @@
+"""A worker: the loop that claims tasks for one agent, runs them and reports how they ended.
+
+It knows its store and its executors; of other workers, files and signals its Host knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from engine.errors import AgentmuxError, LeaseLost, StorageError
+from engine.executors.base import Executor, RunContext
+from engine.model import Claim, Outcome, ProcessId, RunOutcome, State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from engine.clock import Clock
+    from engine.config import Config
+    from engine.files import Layout
+    from engine.store.store import Store
+
+log = logging.getLogger(__name__)
+
+POLLS = (10.0, 20.0, 30.0)
+"""Seconds between looks for work when nothing wakes the worker: only a safety net."""
+
+_RETRIES = (0.5, 1.0, 2.0, 5.0)
+_GIVE_UP_AFTER = 6
+
+
+class Why(Enum):
+    """Why a run is interrupted before its executor is through."""
+
+    STOP = "worker stopped"
+    ASKED = "operator"
+    TIMEOUT = "timeout"
+    LOST = "claim lost"
+
+
+class Worker:
+    """One worker. `run` is its whole life; all else may be called at any time before its end.
+
+    `is_idle` is given for a worker that must end when there is nothing left for its agent.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        worker_id: str,
+        *,
+        host: ProcessId,
+        store: Store,
+        executors: Mapping[str, Executor],
+        layout: Layout,
+        project: Path,
+        config: Config,
+        clock: Clock,
+        is_idle: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        self.agent = agent
+        self.id = worker_id
+        self.claim: Claim | None = None
+        self.idle = False
+        self.until_idle = is_idle is not None
+        self.stopping = False
+        self._host = host
+        self._store = store
+        self._executors = executors
+        self._preparing = frozenset(k for k, executor in executors.items() if executor.prepares)
+        self._layout = layout
+        self._project = project
+        self._config = config
+        self._clock = clock
+        self._is_idle = is_idle
+        self._wake = asyncio.Event()
+        self._run: asyncio.Task[Outcome] | None = None
+        self._why: Why | None = None
+
+    def wake(self) -> None:
+        """Say that there may be something to claim."""
+        self._wake.set()
+
+    def stop(self, *, drain: bool = False) -> None:
+        """Ask for the end: the current run is released, or finished first with `drain`."""
+        self.stopping = True
+        self._wake.set()
+        if not drain:
+            self.interrupt(Why.STOP)
+
+    def interrupt(self, why: Why) -> None:
+        """End the current run, if there is one; a finished one is reported as it ended."""
+        if self._run is not None and not self._run.done() and self._why is None:
+            self._why = why
+            self._run.cancel()
+
+    def _reason(self) -> Why | None:
+        return self._why
+
+    async def run(self) -> None:
+        """Claim and run until told to stop."""
+        polls = 0
+        while not self.stopping:
+            self._wake.clear()
+            if self.claim is None:
+                self.claim = await self._next_claim()
+            if self.claim is None:
+                if self._is_idle is not None and await self._is_idle():
+                    return
+                await self._wait(POLLS[min(polls, len(POLLS) - 1)])
+                polls += 1
+                continue
+            polls = 0
+            await self._work()
+        if self.claim is not None:
+            # Claimed in the moment of the stop, never started.
+            await self._give_back(self.claim, Why.STOP)
+
+    async def _next_claim(self) -> Claim | None:
+        try:
+            return await self._store.claim(self.agent, self.id, self._host, self._preparing)
+        except StorageError as error:
+            log.warning("%s cannot claim: %s", self.id, error)
+            return None
+
+    async def _wait(self, seconds: float) -> None:
+        self.idle = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.idle = False
+
+    async def _work(self) -> None:
+        """Run the claimed task; afterwards `claim` is None or the next one."""
+        claim = self.claim
+        assert claim is not None
+        outcome = await self._carry_out(claim)
+        if outcome is None:
+            why = self._why or Why.LOST
+            if why is Why.LOST:
+                self.claim = None
+            else:
+                await self._give_back(claim, why)
+        else:
+            self.claim = await self._report(claim, outcome)
+
+    async def _carry_out(self, claim: Claim) -> Outcome | None:
+        """Return how the run ended, None if it was interrupted; its tree is gone then."""
+        kind = claim.task.payload.get("kind", "noop")
+        executor = self._executors.get(kind)
+        if executor is None:
+            return Outcome(
+                RunOutcome.BLOCKED,
+                error=f"no executor for kind {kind!r}; known: {', '.join(sorted(self._executors))}",
+            )
+        self._why = None
+        self._run = asyncio.create_task(self._execute(executor, claim), name=f"run {claim.run_id}")
+        if self.stopping:
+            self.interrupt(Why.STOP)
+        timer = asyncio.get_running_loop().call_later(
+            claim.task.timeout, self.interrupt, Why.TIMEOUT
+        )
+        try:
+            return await self._run
+        except asyncio.CancelledError:
+            why = self._reason()
+            if why is None:
+                raise
+            if why is Why.TIMEOUT:
+                limit = f"{claim.task.timeout:g} s"
+                return Outcome(RunOutcome.TIMED_OUT, error=f"timed out after {limit}")
+            return None
+        finally:
+            timer.cancel()
+            self._run = None
+
+    async def _execute(self, executor: Executor, claim: Claim) -> Outcome:
+        async def started(process: ProcessId) -> None:
+            await self._store.lead(claim.run_id, process)
+
+        async def progress(note: str) -> None:
+            await self._store.progress(claim, note)
+
+        context = RunContext(
+            claim=claim,
+            artifacts=self._layout.run_folder(claim.task.id, claim.run_id),
+            project=self._project,
+            state_dir=self._layout.state,
+            config=self._config,
+            clock=self._clock,
+            started=started,
+            progress=progress,
+        )
+        try:
+            if claim.state is State.CLAIMED:
+                await self._store.start(claim)
+            return await executor.run(context)
+        except LeaseLost:
+            self._why = Why.LOST
+            raise asyncio.CancelledError from None
+        except AgentmuxError as error:
+            # Its tree may live on, or its files cannot be written: no retry helps by itself.
+            return Outcome(RunOutcome.BLOCKED, error=str(error))
+        except Exception as error:
+            log.exception("executor of %s failed", claim.task.id)
+            return Outcome(
+                RunOutcome.FAILED, error=f"internal error: {type(error).__name__}: {error}"
+            )
+
+    async def _report(self, claim: Claim, outcome: Outcome) -> Claim | None:
+        """Write how a run ended and claim the next task. A result is not given up for a full disk.
+
+        Once a stop was asked and the store still refuses, the claim is left to its lease.
+        """
+        attempt = 0
+        while True:
+            try:
+                if not self.stopping:
+                    return await self._store.finish_and_claim(
+                        claim, outcome, self._host, self._preparing
+                    )
+                await self._store.finish(claim, outcome)
+            except LeaseLost:
+                return None
+            except StorageError as error:
+                attempt += 1
+                if self.stopping and attempt >= _GIVE_UP_AFTER:
+                    log.exception("the result of %s could not be stored", claim.task.id)
+                    return None
+                log.warning("the result of %s is not stored yet: %s", claim.task.id, error)
+                await asyncio.sleep(_RETRIES[min(attempt, len(_RETRIES)) - 1])
+            else:
+                return None
+
+    async def _give_back(self, claim: Claim, why: Why) -> None:
+        """Release a claim whose tree is gone."""
+        try:
+            await self._store.release(claim.task.id, claim.run_id, why.value)
+        except LeaseLost:
+            pass
+        except StorageError:
+            log.exception("%s could not be released; its lease will expire", claim.task.id)
+        self.claim = None

@@ -1,0 +1,126 @@
+"""Promises of the settings file: defaults, and every problem at once with line and field."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine.config import Config, ShellConfig, load_config
+from engine.errors import Problem, StorageError, ValidationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "agentmux.yaml"
+
+
+def load(path: Path, text: str) -> Config:
+    path.write_text(text, encoding="utf-8")
+    return load_config(path)
+
+
+def problems_of(path: Path, text: str) -> tuple[Problem, ...]:
+    with pytest.raises(ValidationError) as caught:
+        load(path, text)
+    assert str(caught.value).startswith(f"{path} has ")
+    return caught.value.problems
+
+
+def test_no_file_means_the_defaults_of_the_design(path: Path) -> None:
+    config = load_config(path)
+    assert config == Config()
+    assert dataclasses.astuple(config)[:5] == (600, 60, 5, 15, 5)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "x-team: {any: thing}\n"])
+def test_a_file_that_sets_nothing_means_the_defaults(path: Path, text: str) -> None:
+    assert load(path, text) == Config()
+
+
+def test_every_setting_is_taken_and_the_rest_stays(path: Path) -> None:
+    assert load(
+        path, "lease: 30\nrenew: 2.5\nheartbeat: 1\nstale_after: 3\ngrace: 0.5\n"
+    ) == Config(lease=30.0, renew=2.5, heartbeat=1.0, stale_after=3.0, grace=0.5)
+    assert load(path, "grace: 1\nx-note: 2\n") == Config(grace=1.0)
+
+
+def test_the_allow_list_replaces_the_default_one(path: Path) -> None:
+    config = load(path, "shell: {allow: [git, pytest, git], x-why: we need them}\n")
+    assert config.shell.allow == ("git", "pytest")
+    assert load(path, "shell: {allow: []}\n").shell.allow == ()
+    assert load(path, "shell: {}\n").shell == ShellConfig()
+
+
+def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_the_network() -> (
+    None
+):
+    harmless = set(ShellConfig().allow)
+    assert {"echo", "true", "false", "sleep", "ls", "cat", "date"} <= harmless
+    writes = {"tee", "sort", "cp", "mv", "rm", "dd", "touch", "sed", "awk", "truncate", "split"}
+    starts = {"env", "xargs", "find", "nice", "timeout", "sh", "bash", "python3", "git", "sudo"}
+    calls = {"curl", "wget", "ssh", "nc", "ping", "hostname"}
+    assert not harmless & (writes | starts | calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field", "words"),
+    [
+        ("\nheartbeet: 5\n", 2, "heartbeet", "did you mean 'heartbeat'"),
+        ("colour: red\n", 1, "colour", "known are grace, heartbeat, lease"),
+        ("lease: ten\n", 1, "lease", "must be a number, not 'ten'"),
+        ("lease: '600'\n", 1, "lease", "remove the quotes"),
+        ("lease: true\n", 1, "lease", "must be a number, not true"),
+        ("lease:\n", 1, "lease", "must be a number, not nothing"),
+        ("lease: [600]\n", 1, "lease", "must be a number, not a list"),
+        ("lease: .inf\n", 1, "lease", "not a finite number"),
+        ("lease: .nan\n", 1, "lease", "not a finite number"),
+        ("lease: 1.0e+300\n", 1, "lease", "must be at most"),
+        ("grace: 0\n", 1, "grace", "must be more than 0"),
+        ("grace: -1\n", 1, "grace", "must be more than 0"),
+        ("lease: 60\n", 1, "lease", "renew (60, the default) must be less than lease (60)"),
+        ("renew: 600\n", 1, "renew", "must be less than lease (600, the default)"),
+        ("lease: 5\nrenew: 9\n", 2, "renew", "renew (9) must be less than lease (5)"),
+        ("stale_after: 5\n", 1, "stale_after", "heartbeat (5, the default)"),
+        ("heartbeat: 20\n", 1, "heartbeat", "must be less than stale_after (15, the default)"),
+        ("shell: git\n", 1, "shell", "must be a mapping, not 'git'"),
+        ("shell: {alow: [git]}\n", 1, "shell.alow", "did you mean 'allow'"),
+        ("shell: {allow: git}\n", 1, "shell.allow", "must be a list, not 'git'"),
+        ("shell:\n  allow:\n  - git\n  - 7\n", 4, "shell.allow[1]", "put it in quotes"),
+        ("shell: {allow: ['']}\n", 1, "shell.allow[0]", "must not be empty"),
+        ('shell: {allow: ["a\\nb"]}\n', 1, "shell.allow[0]", "control characters"),
+        ("lease: 700\nlease: 800\n", 2, "lease", "already set"),
+        ("- lease: 5\n", 1, "", "must be a mapping, not a list"),
+        ("lease: !seconds 5\n", 1, "lease", "'!seconds'"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_line_and_field(
+    path: Path, text: str, line: int, field: str, words: str
+) -> None:
+    (problem,) = problems_of(path, text)
+    assert (problem.line, problem.field) == (line, field)
+    assert words in problem.message
+
+
+def test_everything_wrong_with_one_file_is_said_at_once(path: Path) -> None:
+    text = "leese: 1\nrenew: x\nrenew: 2\ngrace: -1\nshell: {allow: [1], deny: []}\n3: 4\n"
+    problems = problems_of(path, text)
+    assert [(problem.line, problem.field) for problem in problems] == [
+        (1, "leese"),
+        (2, "renew"),
+        (3, "renew"),
+        (4, "grace"),
+        (5, "shell.deny"),
+        (5, "shell.allow[0]"),
+        (6, "?"),
+    ]
+
+
+def test_a_file_that_is_there_but_cannot_be_read_is_no_reason_for_defaults(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(StorageError, match="is a folder"):
+        load_config(path)

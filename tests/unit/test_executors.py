@@ -1,0 +1,443 @@
+"""Promises of the built-in executors: what they run, what they refuse, what they leave on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.clock import ManualClock
+
+from engine.config import Config, ShellConfig
+from engine.errors import LeaseLost
+from engine.executors import builtin_executors
+from engine.executors.base import RunContext
+from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, TaskDef
+from engine.processes import identify, is_alive, tree_of
+from engine.proctable import look_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PATIENCE = 20
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+ALLOW = ("cat", "echo", "false", "printf", "pwd", "sh", "sleep", "true", "env", "kill")
+
+
+@dataclass
+class Stage:
+    """Everything that a run needs of the engine, kept for the test to look at."""
+
+    project: Path
+    clock: ManualClock = field(default_factory=ManualClock)
+    started: list[ProcessId] = field(default_factory=list)
+    allow: tuple[str, ...] = ALLOW
+    grace: float = 5.0
+
+    @property
+    def folder(self) -> Path:
+        return self.project / "artifacts" / "t" / "run-1"
+
+    def context(self, payload: Mapping[str, Any], *, attempt: int = 1) -> RunContext:
+        task = TaskDef("t", "t", "a", payload=payload)
+        return RunContext(
+            claim=Claim("run-1", task, "a-1", attempt, State.RUNNING, MOMENT, MOMENT),
+            artifacts=self.folder,
+            project=self.project,
+            state_dir=self.project / "state",
+            config=Config(grace=self.grace, shell=ShellConfig(allow=self.allow)),
+            clock=self.clock,
+            started=self.on_start,
+            progress=self.on_progress,
+        )
+
+    async def on_start(self, process: ProcessId) -> None:
+        self.started.append(process)
+
+    async def on_progress(self, _text: str) -> None:
+        raise AssertionError("nobody told it to report progress")
+
+    async def noop(self, attempt: int = 1, **payload: Any) -> Outcome:
+        return await builtin_executors()["noop"].run(self.context(payload, attempt=attempt))
+
+    async def shell(self, cmd: str | None = None, **payload: Any) -> Outcome:
+        if cmd is not None:
+            payload["cmd"] = cmd
+        async with asyncio.timeout(PATIENCE):
+            return await builtin_executors()["shell"].run(self.context(payload))
+
+    def tree(self) -> set[ProcessId]:
+        return tree_of("run-1", self.project / "state", self.started)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def result_of(outcome: Outcome) -> Mapping[str, Any]:
+    assert outcome.result is not None
+    return outcome.result
+
+
+def error_of(outcome: Outcome) -> str:
+    assert outcome.error is not None
+    return outcome.error
+
+
+def test_built_in_are_noop_and_shell_and_neither_prepares_anything() -> None:
+    executors = builtin_executors()
+    assert set(executors) == {"noop", "shell"}
+    assert not any(executor.prepares for executor in executors.values())
+
+
+# noop
+
+
+@pytest.mark.parametrize(("payload", "seconds"), [({}, 2), ({"seconds": 30.5}, 30.5)])
+async def test_noop_sleeps_on_the_clock_it_was_given(
+    stage: Stage, payload: dict[str, Any], seconds: float
+) -> None:
+    run = asyncio.create_task(stage.noop(**payload))
+    await stage.clock.advance(seconds - 0.5)
+    assert not run.done()
+    await stage.clock.advance(0.5)
+    assert await asyncio.wait_for(run, PATIENCE) == Outcome(
+        RunOutcome.DONE, result={"slept": seconds}
+    )
+
+
+async def test_noop_of_zero_seconds_neither_sleeps_nor_writes(stage: Stage) -> None:
+    coroutine = stage.noop(seconds=0)
+    with pytest.raises(StopIteration) as done:
+        coroutine.send(None)  # it ends in its first step: it has waited for nothing at all
+    assert done.value.value == Outcome(RunOutcome.DONE, result={"slept": 0})
+    assert stage.clock.slept == []
+    assert list(stage.project.iterdir()) == []
+
+
+async def test_noop_fails_as_often_as_it_is_told_to(stage: Stage) -> None:
+    outcomes = [await stage.noop(attempt, seconds=0, fail_attempts=2) for attempt in (1, 2, 3)]
+    assert [outcome.kind for outcome in outcomes] == ["failed", "failed", "done"]
+    assert outcomes[1].error == "attempt 2 of a task told to fail its first 2 attempts"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"seconds": "2"},
+        {"seconds": -1},
+        {"seconds": True},
+        {"seconds": float("inf")},
+        {"seconds": float("nan")},
+        {"seconds": None},
+        {"fail_attempts": 1.5},
+        {"fail_attempts": -1},
+        {"fail_attempts": True},
+    ],
+)
+async def test_noop_refuses_what_is_no_number(stage: Stage, payload: dict[str, Any]) -> None:
+    outcome = await stage.noop(**payload)
+    assert outcome.kind is RunOutcome.BLOCKED
+    assert next(iter(payload)) in error_of(outcome)
+
+
+# shell: what it runs
+
+
+async def test_shell_splits_like_a_shell_and_runs_without_one(stage: Stage) -> None:
+    outcome = await stage.shell("echo 'a  b' $HOME * ; false | true > x")
+    assert outcome.kind is RunOutcome.DONE
+    assert result_of(outcome)["stdout"] == "a  b $HOME * ; false | true > x"
+    assert not (stage.project / "x").exists()
+
+
+async def test_shell_takes_argv_as_it_is_and_numbers_as_their_digits(stage: Stage) -> None:
+    outcome = await stage.shell(argv=["printf", "%s|", "a b", 1, 2.5])
+    assert result_of(outcome)["stdout"] == "a b|1|2.5|"
+
+
+async def test_shell_reports_the_end_in_the_outcome_and_in_the_folder(stage: Stage) -> None:
+    outcome = await stage.shell(argv=["sh", "-c", "echo fine; echo '\033[31mbad\033[0m' >&2"])
+
+    assert outcome.kind is RunOutcome.DONE
+    assert outcome.exit_code == 0
+    assert outcome.error is None
+    assert outcome.result == {"exitCode": 0, "durationMs": 0, "stdout": "fine", "stderr": "bad"}
+    assert json.loads((stage.folder / "result.json").read_text()) == outcome.result
+    assert (stage.folder / "stderr.log").read_bytes() == b"\033[31mbad\033[0m\n"
+
+
+async def test_shell_keeps_its_folders_and_files_private(stage: Stage) -> None:
+    before = os.umask(0o022)
+    try:
+        await stage.shell("true")
+    finally:
+        os.umask(before)
+    artifacts = stage.project / "artifacts"
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in [artifacts, *artifacts.rglob("*")]}
+    assert modes == {
+        "artifacts": 0o700,
+        "t": 0o700,
+        "run-1": 0o700,
+        "stdout.log": 0o600,
+        "stderr.log": 0o600,
+        "result.json": 0o600,
+    }
+
+
+async def test_shell_fails_with_the_exit_code_and_the_last_line_of_stderr(stage: Stage) -> None:
+    outcome = await stage.shell(
+        argv=["sh", "-c", "echo one >&2; echo '\033]0;two\007 ' >&2; exit 3"]
+    )
+    assert outcome.kind is RunOutcome.FAILED
+    assert outcome.exit_code == 3
+    assert outcome.error == "exit code 3"[: len("exit code 3")] + ": one"
+    assert result_of(outcome)["exitCode"] == 3
+
+
+async def test_shell_fails_with_the_name_of_the_signal(stage: Stage) -> None:
+    outcome = await stage.shell(argv=["sh", "-c", "kill -TERM $$"])
+    assert outcome.kind is RunOutcome.FAILED
+    assert outcome.exit_code == -signal.SIGTERM
+    assert outcome.error == "ended by SIGTERM"
+
+
+async def test_shell_measures_the_duration_on_the_clock_it_was_given(stage: Stage) -> None:
+    run = asyncio.create_task(
+        stage.shell(argv=["sh", "-c", "while [ ! -e go ]; do sleep 0.01; done"])
+    )
+    async with asyncio.timeout(PATIENCE):
+        while not stage.started:  # noqa: ASYNC110 - the start of a process is no asyncio event
+            await asyncio.sleep(0.001)
+    await stage.clock.advance(1.5)
+    (stage.project / "go").touch()
+    assert result_of(await run)["durationMs"] == 1500
+
+
+async def test_shell_shows_only_the_end_of_a_long_output(stage: Stage) -> None:
+    script = "i=0; while [ $i -lt 50 ]; do echo line $i; i=$((i+1)); done; printf '%09000d' 7 >&2"
+    result = result_of(await stage.shell(argv=["sh", "-c", script]))
+    assert result["stdout"].split("\n") == [f"line {n}" for n in range(30, 50)]
+    assert result["stderr"] == "0" * 4095 + "7"
+
+
+async def test_shell_takes_any_bytes_as_output(stage: Stage) -> None:
+    result = result_of(await stage.shell(argv=["printf", r"caf\303\251 \377\n\n\033[2Jx\000y"]))
+    assert result["stdout"] == "café \ufffd\n\nxy"
+
+
+@pytest.mark.parametrize("replace", ["rm", "mkfifo", "mkdir", "ln -s /etc/hostname"])
+async def test_shell_ends_even_if_the_program_replaced_its_log(stage: Stage, replace: str) -> None:
+    log = stage.folder / "stdout.log"
+    script = f"rm '{log}'; [ '{replace}' = rm ] || {replace} '{log}'"
+    outcome = await stage.shell(argv=["sh", "-c", script])
+    assert outcome.kind is RunOutcome.DONE
+    said = result_of(outcome)["stdout"]
+    assert said == "" if replace == "mkfifo" else said.startswith("(stdout.log cannot be read")
+
+
+async def test_shell_runs_where_it_is_told_to(stage: Stage) -> None:
+    (stage.project / "sub").mkdir()
+    home = str(stage.project)
+    assert result_of(await stage.shell("pwd"))["stdout"] == home
+    assert result_of(await stage.shell("pwd", cwd="sub"))["stdout"].endswith(home + "/sub")
+    assert result_of(await stage.shell("pwd", repoPath="/"))["stdout"].endswith("/")
+
+
+async def test_shell_adds_variables_to_those_of_the_host_and_the_tag(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROM_HOST", "1")
+    script = "echo $FROM_HOST $GREETING $PORT $AGENTMUX_RUN_ID $AGENTMUX_TASK_ID $AGENTMUX_ATTEMPT"
+    outcome = await stage.shell(argv=["sh", "-c", script], env={"GREETING": "hi you", "PORT": 80})
+    assert result_of(outcome)["stdout"] == "1 hi you 80 run-1 t 1"
+
+
+async def test_shell_tells_of_its_process_before_it_waits_for_it(stage: Stage) -> None:
+    outcome = await stage.shell(argv=["sh", "-c", "echo $$"])
+    assert [str(process.pid) for process in stage.started] == [result_of(outcome)["stdout"]]
+
+
+# shell: what it refuses
+
+
+async def test_shell_refuses_a_program_that_is_not_on_the_list(stage: Stage) -> None:
+    outcome = await stage.shell("ssh host")
+    assert outcome == Outcome(
+        RunOutcome.BLOCKED,
+        error="'ssh' is not on the allow-list; add it under shell: allow: in agentmux.yaml, "
+        "then retry the task",
+    )
+    assert stage.started == []
+    assert not stage.folder.exists()
+
+
+@pytest.mark.parametrize("cmd", ["/bin/true", "./true", "../bin/true", "true/", "TRUE", "tru"])
+async def test_shell_takes_only_the_exact_word_for_allowed(stage: Stage, cmd: str) -> None:
+    outcome = await stage.shell(cmd)
+    assert outcome.kind is RunOutcome.BLOCKED
+    assert "allow-list" in error_of(outcome)
+
+
+async def test_shell_runs_a_path_that_is_on_the_list_as_it_is(stage: Stage) -> None:
+    stage.allow = ("./tool",)
+    tool = stage.project / "tool"
+    tool.write_text("#!/bin/sh\necho $0\n")
+    tool.chmod(0o755)
+    (stage.project / "sub").mkdir()
+    outcome = await stage.shell("./tool", cwd="sub")
+    assert result_of(outcome)["stdout"] == str(tool), "relative to the project, as the list is"
+    assert "allow-list" in error_of(await stage.shell("tool"))
+
+
+async def test_shell_finds_names_neither_in_the_working_folder_nor_by_the_tasks_own_path(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.allow = ("trap",)
+    trap = stage.project / "trap"
+    trap.write_text("#!/bin/sh\n")
+    trap.chmod(0o755)
+    monkeypatch.chdir(stage.project)
+    for path in (
+        "",
+        ".",
+        ":/usr/bin",
+        "/usr/bin:",
+        f"{stage.project.name}:../{stage.project.name}",
+    ):
+        monkeypatch.setenv("PATH", path)
+        outcome = await stage.shell("trap", env={"PATH": str(stage.project)})
+        assert outcome.kind is RunOutcome.BLOCKED
+        assert "'trap' was not found" in error_of(outcome)
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({}, "either cmd or argv"),
+        ({"cmd": "true", "argv": ["true"]}, "either cmd or argv"),
+        ({"cmd": "echo 'open"}, "no closing quotation"),
+        ({"cmd": "echo open\\"}, "no escaped character"),
+        ({"cmd": ""}, "names no program"),
+        ({"cmd": "''"}, "names no program"),
+        ({"cmd": ["true"]}, "payload.cmd: must be a string"),
+        ({"argv": []}, "payload.argv"),
+        ({"argv": "true"}, "payload.argv"),
+        ({"argv": ["true", None]}, "payload.argv[1]"),
+        ({"argv": ["echo", "a\0b"]}, "NUL"),
+        ({"cmd": "echo a\0b"}, "null byte"),
+        ({"cmd": "echo \ud800"}, "cannot be given to a program"),
+        ({"cmd": "true", "cwd": "nowhere"}, "nowhere is not a folder"),
+        ({"cmd": "true", "repoPath": "nowhere"}, "payload.repoPath"),
+        ({"cmd": "true", "cwd": 7}, "payload.cwd"),
+        ({"cmd": "true", "cwd": "a\0b"}, "payload.cwd"),
+        ({"cmd": "true", "cwd": "/", "repoPath": "/tmp"}, "give one of them"),
+        ({"cmd": "true", "env": ["A=1"]}, "payload.env"),
+        ({"cmd": "true", "env": {"A=B": "1"}}, "'A=B'"),
+        ({"cmd": "true", "env": {"A": None}}, "payload.env.A"),
+        ({"cmd": "true", "env": {"A": True}}, "payload.env.A"),
+        ({"cmd": "true", "env": {"AGENTMUX_RUN_ID": "x"}}, "may not be set"),
+        ({"cmd": "true", "env": {"LD_PRELOAD": "./x.so"}}, "may not be set"),
+        ({"cmd": "true", "env": {"A": "x" * 3_000_000}}, "too long"),
+    ],
+)
+async def test_shell_blocks_what_no_retry_can_help(
+    stage: Stage, payload: dict[str, Any], said: str
+) -> None:
+    outcome = await stage.shell(**payload)
+    assert outcome.kind is RunOutcome.BLOCKED
+    assert said in error_of(outcome)
+    assert stage.started == []
+
+
+async def test_shell_blocks_a_file_that_is_no_program(stage: Stage) -> None:
+    stage.allow = ("./data",)
+    (stage.project / "data").write_bytes(b"\x7fELF nonsense")
+    (stage.project / "data").chmod(0o755)
+    outcome = await stage.shell("./data")
+    assert outcome.kind is RunOutcome.BLOCKED
+    assert "Exec format error" in error_of(outcome)
+
+
+async def test_shell_fails_where_its_folder_cannot_be_made(stage: Stage) -> None:
+    (stage.project / "artifacts").write_text("in the way")
+    outcome = await stage.shell("true")
+    assert outcome.kind is RunOutcome.FAILED
+    assert "artifacts" in error_of(outcome)
+
+
+# shell: its end
+
+
+async def test_shell_ends_with_its_leader_and_ends_what_the_leader_left(stage: Stage) -> None:
+    outcome = await stage.shell(argv=["sh", "-c", "sleep 60 & echo $!"])
+    assert outcome.kind is RunOutcome.DONE
+    assert identify(int(result_of(outcome)["stdout"])) is None
+    assert look_at(stage.started[0].pid) is None, "and the leader is no zombie"
+
+
+async def test_shell_ends_the_whole_tree_before_a_cancellation_passes(stage: Stage) -> None:
+    stage.grace = 0.1
+    script = (
+        "trap '' TERM; (trap '' TERM; sleep 60 & wait) & echo up > up; while :; do sleep 1; done"
+    )
+    run = asyncio.create_task(stage.shell(argv=["sh", "-c", script]))
+    async with asyncio.timeout(PATIENCE):
+        while not (stage.project / "up").exists():  # noqa: ASYNC110 - a file raises no event
+            await asyncio.sleep(0.005)
+    assert len(stage.tree()) >= 2
+
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+    assert stage.tree() == set()
+    assert look_at(stage.started[0].pid) is None
+
+
+async def test_shell_leaks_nothing_at_whatever_step_it_is_cancelled(stage: Stage) -> None:
+    stage.grace = 0
+    ended_by_itself = False
+    for steps in range(40):
+        run = asyncio.create_task(stage.shell(argv=["sh", "-c", "sleep 0.02 & exit 0"]))
+        for _ in range(steps):
+            await asyncio.sleep(0 if steps < 20 else 0.001)
+        ended_by_itself |= run.done()
+        run.cancel()
+        await asyncio.wait({run})
+        assert stage.tree() == set(), steps
+    assert all(look_at(process.pid) is None for process in stage.started)
+    assert ended_by_itself, "the steps did not reach the end"
+
+
+async def test_shell_ends_its_child_if_the_start_cannot_be_recorded(stage: Stage) -> None:
+    seen: list[ProcessId] = []
+
+    async def lost(process: ProcessId) -> None:
+        await asyncio.sleep(0)
+        assert is_alive(process)
+        seen.append(process)
+        raise LeaseLost("run-1")
+
+    stage.on_start = lost  # type: ignore[method-assign]  # the stage plays the worker
+    with pytest.raises(LeaseLost):
+        await stage.shell("sleep 60")
+    assert [look_at(process.pid) for process in seen] == [None]
+
+
+async def test_shell_does_not_wait_for_an_heir_of_its_output(stage: Stage) -> None:
+    code = "import os,time\nif os.fork()==0:\n os.setsid()\n time.sleep(60)\nprint('done')"
+    stage.allow = (sys.executable,)
+    outcome = await stage.shell(argv=[sys.executable, "-ISc", code])
+    assert outcome.kind is RunOutcome.DONE
+    assert result_of(outcome)["stdout"] == "done"
+    assert stage.tree() == set()
