@@ -1,7 +1,7 @@
-"""One look at all processes: their sessions, and which carry the tag of which run.
+"""Which processes belong to a run: by session, by descent, and by the tag in their environment.
 
-A look costs some microseconds a process, so all that ask at the same time share one. Knows
-neither roots nor signals.
+A look at all processes costs some microseconds each, so all that ask at the same time share one.
+Reads only; knows no signals.
 """
 
 from __future__ import annotations
@@ -9,24 +9,38 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from engine.proctable import all_pids, session_of, variables_of
+from engine.errors import StorageError
+from engine.model import ProcessId
+from engine.proctable import OUTSIDE, all_pids, look_at, session_of, spared_pids, variables_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from engine.proctable import Look
 
 RUN_ID = "AGENTMUX_RUN_ID"
 STATE_DIR = "AGENTMUX_STATE_DIR"
 """These two variables are the tag: the run, and the absolute path of its state folder."""
 
-_PASSES = 8
+_PASSES = 30
 _RUN_KEY = os.fsencode(f"{RUN_ID}=")
 _STATE_KEY = os.fsencode(f"{STATE_DIR}=")
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """The session of every pid but our own; the pids by the (run id, state folder) they carry."""
+    """The session of every pid but our own; the pids by the (run id, state folder) they carry.
+
+    `settled` says that there was a moment at which everybody alive is in here. Without it
+    somebody ended just before we looked, and may have left a child that we did not see.
+    """
 
     sessions: dict[int, int] = field(default_factory=dict)
     tagged: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    settled: bool = False
 
 
 class SharedCensus:
@@ -69,27 +83,107 @@ class SharedCensus:
         return census
 
 
-def take_census() -> Census:
-    """Look at every process once.
+_CENSUS = SharedCensus()
+_TRIES = 5
 
-    A pid that appears meanwhile is looked at too: its parent may have ended unseen.
+
+def tree_of(run_id: str, state_dir: Path, roots: Iterable[ProcessId]) -> set[ProcessId]:
+    """Return all living processes of a run. Looks at every process: call it off the event loop.
+
+    Members are the roots that are alive, the sessions that they lead, all that carry the run's
+    tag of this state folder (as far as we may read environments: our own user's, or everybody's
+    as root), and the descendants of all these. Never this process, an ancestor of it, or pid 1.
+
+    The session of a root that is gone and reaped is taken only if somebody in it carries the
+    tag: its number may have been given to a stranger since.
+
+    Raises:
+        StorageError: the processes cannot be looked at, or change too fast: nothing can be said.
+
     """
-    census = Census()
+    roots = set(roots)
+    # Who was dead before we looked around has no child that we could miss.
+    dead = {pid for pid, look in _look_at_all(root.pid for root in roots).items() if look.ended}
+    spared = spared_pids()
+    for _ in range(_TRIES):
+        census = _CENSUS.take()
+        tagged = census.tagged.get((run_id, str(state_dir.resolve())), set())
+        found = _candidates(census.sessions, tagged, roots) - spared - dead
+        if census.settled and not found:
+            return set()
+        looks = _look_at_all(found)
+        if not all(look.ended for look in looks.values()):
+            return _with_descendants(looks, census.sessions.keys() - looks.keys() - spared)
+        dead |= looks.keys()
+    raise StorageError(
+        f"the processes of run {run_id} come and go too fast to tell whether any is left"
+    )
+
+
+def _with_descendants(found: Mapping[int, Look], others: Iterable[int]) -> set[ProcessId]:
+    """Return those found that are alive, and whoever of the others descends from them."""
+    looks = {**found, **_look_at_all(others)}
+    children: dict[int, list[int]] = {}
+    for pid, look in looks.items():
+        children.setdefault(look.ppid, []).append(pid)
+    members: set[int] = set()
+    waiting = list(found)
+    while waiting:
+        pid = waiting.pop()
+        if pid not in members:
+            members.add(pid)
+            waiting += children.get(pid, ())
+    return {ProcessId(pid, looks[pid].started) for pid in members if not looks[pid].ended}
+
+
+def _candidates(
+    sessions: Mapping[int, int], tagged: set[int], roots: set[ProcessId]
+) -> frozenset[int]:
+    """Return the pids that belong to the run by tag, by identity or by session."""
+    found = set(tagged)
+    leading: set[int] = set()
+    for root in roots:
+        look = look_at(root.pid)
+        if look is None:
+            if any(sessions[pid] == root.pid for pid in tagged):
+                leading.add(root.pid)
+        elif look.started == root.started:
+            leading.add(root.pid)
+            found.add(root.pid)
+    if leading:
+        found.update(pid for pid, session in sessions.items() if session in leading)
+    return frozenset(found)
+
+
+def _look_at_all(pids: Iterable[int]) -> dict[int, Look]:
+    return {pid: look for pid in pids if (look := look_at(pid)) is not None}
+
+
+def take_census() -> Census:
+    """Look at every process, and again at those that appeared while others ended."""
+    sessions: dict[int, int] = {}
+    tagged: dict[tuple[str, str], set[int]] = {}
     seen = {os.getpid()}
     for _ in range(_PASSES):
         fresh = all_pids() - seen
-        if not fresh:
-            break
         seen |= fresh
+        settled = True
         for pid in sorted(fresh):
             session = session_of(pid)
             if session is None:
+                settled = False
                 continue
-            census.sessions[pid] = session
+            if session == OUTSIDE:
+                continue
+            sessions[pid] = session
             variables = variables_of(pid)
-            if _RUN_KEY in variables and (tag := _tag(variables)) is not None:
-                census.tagged.setdefault(tag, set()).add(pid)
-    return census
+            if variables is None:
+                settled = False
+            elif _RUN_KEY in variables and (tag := _tag(variables)) is not None:
+                tagged.setdefault(tag, set()).add(pid)
+        if settled:
+            return Census(sessions, tagged, settled=True)
+    return Census(sessions, tagged)
 
 
 def _tag(variables: bytes) -> tuple[str, str] | None:

@@ -62,7 +62,9 @@ def event_symbol(event: Event) -> str:
             return symbol(State.BLOCKED, _reasons(event.data))
         case EventType.ALERT | EventType.WORKER_LOST | EventType.LATE_RESULT:
             return HUMAN
-        case EventType.LEASE_EXPIRED | EventType.TASK_UPDATED | EventType.TASK_PURGED:
+        case EventType.TASK_CREATED | EventType.TASK_UPDATED | EventType.TASK_PURGED:
+            return NOTE
+        case EventType.LEASE_EXPIRED:
             return NOTE
     return NOTE if event.state is None else symbol(event.state, _reasons(event.data))
 
@@ -139,7 +141,10 @@ def _failed(event: Event) -> str:
 
 
 def _blocked(event: Event) -> str:
-    why = describe_reasons(_reasons(event.data), _text(event.data, "error"))
+    reasons = _reasons(event.data)
+    why = describe_reasons(reasons, _text(event.data, "error"))
+    if reasons == {Reason.HUMAN}:
+        return f"{_task(event)} {why}"
     return f"{_task(event)} is blocked{': ' + why if why else ''}"
 
 

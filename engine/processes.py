@@ -18,7 +18,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from engine.census import RUN_ID, STATE_DIR, SharedCensus
+from engine.census import RUN_ID, STATE_DIR, tree_of
 from engine.errors import AgentmuxError, Code, StorageError
 from engine.model import ProcessId
 from engine.proctable import look_at, spared_pids
@@ -28,7 +28,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.model import Claim
-    from engine.proctable import Look
+
+__all__ = [
+    "TAG_NAMES",
+    "Child",
+    "TreeSurvived",
+    "end_tree",
+    "environment",
+    "gone",
+    "identify",
+    "is_alive",
+    "spawn",
+    "tree_of",
+    "use_fast_child_watcher",
+]
 
 TASK_ID = "AGENTMUX_TASK_ID"
 WORKER_ID = "AGENTMUX_WORKER_ID"
@@ -39,7 +52,6 @@ TAG_NAMES = frozenset({RUN_ID, STATE_DIR, TASK_ID, WORKER_ID, ATTEMPT})
 _POLL = 0.02
 _UNKILLABLE = 5.0
 """Seconds that SIGKILL gets; what is left then hangs in the kernel or is not ours to signal."""
-_CENSUS = SharedCensus()
 
 
 class TreeSurvived(AgentmuxError):  # noqa: N818 - the name is the sentence, as in engine.errors
@@ -173,64 +185,6 @@ async def gone(process: ProcessId) -> None:
 def _mark(ended: asyncio.Future[None]) -> None:
     if not ended.done():
         ended.set_result(None)
-
-
-def tree_of(run_id: str, state_dir: Path, roots: Iterable[ProcessId]) -> set[ProcessId]:
-    """Return all living processes of a run. Looks at every process: call it off the event loop.
-
-    Members are the roots that are alive, the sessions that they lead, all that carry the run's
-    tag of this state folder (as far as we may read environments: our own user's, or everybody's
-    as root), and the descendants of all these. Never this process, an ancestor of it, or pid 1.
-
-    The session of a root that is gone and reaped is taken only if somebody in it carries the
-    tag: its number may have been given to a stranger since.
-
-    Raises:
-        StorageError: the processes cannot be looked at, so that nothing can be said.
-
-    """
-    census = _CENSUS.take()
-    tagged = census.tagged.get((run_id, str(state_dir.resolve())), set())
-    candidates = _candidates(census.sessions, tagged, set(roots))
-    looks = _look_at_all(candidates)
-    if all(look.ended for look in looks.values()):
-        return set()  # the usual case, and it needs no look at the rest
-    looks |= _look_at_all(census.sessions.keys() - looks.keys())
-    children: dict[int, list[int]] = {}
-    for pid, look in looks.items():
-        children.setdefault(look.ppid, []).append(pid)
-    spared = spared_pids()
-    members: set[int] = set()
-    waiting = list(candidates)
-    while waiting:
-        pid = waiting.pop()
-        if pid in looks and pid not in members and pid not in spared:
-            members.add(pid)
-            waiting += children.get(pid, ())
-    return {ProcessId(pid, looks[pid].started) for pid in members if not looks[pid].ended}
-
-
-def _candidates(
-    sessions: Mapping[int, int], tagged: set[int], roots: set[ProcessId]
-) -> frozenset[int]:
-    """Return the pids that belong to the run by tag, by identity or by session."""
-    found = set(tagged)
-    leading: set[int] = set()
-    for root in roots:
-        look = look_at(root.pid)
-        if look is None:
-            if any(sessions[pid] == root.pid for pid in tagged):
-                leading.add(root.pid)
-        elif look.started == root.started:
-            leading.add(root.pid)
-            found.add(root.pid)
-    if leading:
-        found.update(pid for pid, session in sessions.items() if session in leading)
-    return frozenset(found)
-
-
-def _look_at_all(pids: Iterable[int]) -> dict[int, Look]:
-    return {pid: look for pid in pids if (look := look_at(pid)) is not None}
 
 
 async def end_tree(

@@ -17,6 +17,8 @@ from engine.errors import StorageError
 if sys.platform != "linux":
     import psutil
 
+OUTSIDE = 0
+UNKNOWN = -1
 _EXEC_TRIES = 50
 _CHUNK = 32768
 _READ = os.O_RDONLY | os.O_CLOEXEC
@@ -36,17 +38,17 @@ class Look:
 
 
 def session_of(pid: int) -> int | None:
-    """Return a process's session; None if it is gone or can be no child of ours.
+    """Return a process's session, None if it is gone.
 
-    -1 where the system keeps other sessions to itself (not Linux).
+    OUTSIDE for kernel threads and whoever came into our pid namespace from without: they are no
+    children of ours. UNKNOWN where the system keeps other sessions to itself.
     """
     try:
-        # 0: a kernel thread, or somebody from outside of our pid namespace.
-        return os.getsid(pid) or None
+        return os.getsid(pid)
     except ProcessLookupError:
         return None
     except PermissionError:
-        return -1
+        return UNKNOWN
 
 
 def spared_pids() -> set[int]:
@@ -94,8 +96,10 @@ if sys.platform == "linux":
         ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
         return Look(f"{fields[19].decode()}@{_boot()}", int(fields[1]), ended)
 
-    def variables_of(pid: int) -> bytes:
-        r"""Return a process's environment as `NAME=value\0…`, nothing if it is not ours to read.
+    def variables_of(pid: int) -> bytes | None:
+        r"""Return a process's environment as `NAME=value\0…`, None if it has ended.
+
+        Empty if it has no variables, or belongs to somebody else.
 
         Raises:
             StorageError: it cannot be read for another reason.
@@ -104,17 +108,22 @@ if sys.platform == "linux":
         try:
             block = _read(f"/proc/{pid}/environ")
             for _ in range(_EXEC_TRIES):
-                # Empty: it has no variables, or it has ended, or the kernel is just replacing its
-                # program. Only then is the command line of a living process empty too.
-                if block or (look := look_at(pid)) is None or look.ended:
+                if block:
                     break
+                look = look_at(pid)
+                if look is None or look.ended:
+                    return None
+                # It has no variables, or the kernel is just replacing its program. Only then is
+                # its command line empty too.
                 settled = _read(f"/proc/{pid}/cmdline")
                 block = _read(f"/proc/{pid}/environ")
                 if settled:
                     break
                 time.sleep(0.001)
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            return b""  # gone, or another user's
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except PermissionError:
+            return b""
         except OSError as error:
             raise StorageError(f"cannot look at process {pid}: {error.strerror}") from error
         return block
@@ -164,8 +173,10 @@ else:
         except (psutil.Error, OSError) as error:
             raise StorageError(f"cannot look at process {pid}: {error}") from error
 
-    def variables_of(pid: int) -> bytes:
-        r"""Return a process's environment as `NAME=value\0…`, nothing if it is not ours to read.
+    def variables_of(pid: int) -> bytes | None:
+        r"""Return a process's environment as `NAME=value\0…`, None if it has ended.
+
+        Empty if it has no variables, or belongs to somebody else.
 
         Raises:
             StorageError: it cannot be read for another reason.
@@ -173,7 +184,9 @@ else:
         """
         try:
             variables = psutil.Process(pid).environ()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except psutil.NoSuchProcess:  # or a zombie
+            return None
+        except psutil.AccessDenied:
             return b""
         except (psutil.Error, OSError) as error:
             raise StorageError(f"cannot look at process {pid}: {error}") from error

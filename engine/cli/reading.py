@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from engine.cli import report, tables
 from engine.cli.render import (
     as_json,
+    heading,
     print_table,
     say,
     say_json,
@@ -58,14 +59,14 @@ async def show_task(args: argparse.Namespace) -> int:
     for label, text in tables.definition_lines(detail, now):
         say_raw(f"{label:<10} {text}")
     if detail.explanation:
-        say("\nwhy", style="bold")
+        heading("why")
         for sentence in detail.explanation:
             say_raw(f"  {clean_text(sentence)}")
     if detail.runs:
-        say("\nruns, newest first", style="bold")
+        heading("runs, newest first")
         print_table(tables.RUNS, tables.run_rows(detail.runs, now))
     if detail.events:
-        say("\nevents", style="bold")
+        heading("events")
         _print_events(detail.events)
     return 0
 

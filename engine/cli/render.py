@@ -96,9 +96,14 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell | str]])
     say_raw("\n".join(table(columns, rows, width=width, colour=use_colour())))
 
 
-def say(text: str = "", *, style: str = "") -> None:
+def say(text: str) -> None:
     """Print text for people, cleaned, lines kept."""
-    say_raw(paint(clean_text(text, newlines=True), style, colour=use_colour()))
+    say_raw(clean_text(text, newlines=True))
+
+
+def heading(text: str) -> None:
+    """Print the title of what follows, set off by an empty line."""
+    say_raw(f"\n{paint(clean_text(text), 'bold', colour=use_colour())}")
 
 
 def say_raw(text: str) -> None:

@@ -5,6 +5,7 @@ Each turns its arguments into a command of the engine and prints the receipt.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from engine.cli.render import complain, hint, say
 from engine.cli.session import existing_engine, seeding_engine
 from engine.commands import Hold, Receipt, Release, Resume, Seed, Stop
 from engine.errors import CommandNotAllowed, ValidationError, WorkerNotFound
+from engine.model import ALL_AGENTS
 from engine.text import plural
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ async def release(args: argparse.Namespace) -> int:
         command = Release(ids)
         if chosen and not args.dry_run and not args.yes:
             print_receipt(await engine.execute(command, dry_run=True))
-            if not _agreed(plural(len(ids), "task")):
+            if not await _agreed(plural(len(ids), "task")):
+                hint("nothing was released")
                 return 1
         receipt = await engine.execute(command, dry_run=args.dry_run)
     return print_receipt(receipt)
@@ -85,15 +88,17 @@ async def stop_worker(args: argparse.Namespace) -> int:
 
 def print_receipt(receipt: Receipt, *, list_done: bool = True) -> int:
     """Print what was done; refusals go to stderr, each with its code. Return the exit code."""
+    if receipt.dry_run:
+        say("a dry run, nothing was changed; it would be:")
     if list_done:
         for subject, what in list(receipt.done.items())[:LISTED]:
-            say(f"{'would be ' if receipt.dry_run else ''}{subject}: {what}")
+            say(f"{'all agents' if subject == ALL_AGENTS else subject}: {what}")
         more = len(receipt.done) - LISTED
         if more > 0:
             say(f"… and {more:,} more")
     if receipt.counts:
         counts = ", ".join(f"{count:,} {word}" for word, count in receipt.counts.items())
-        say(f"{'would be: ' if receipt.dry_run else ''}{counts}")
+        say(counts)
     for refusal in receipt.refused:
         complain(refusal.code, refusal.message)
     return 1 if receipt.refused else 0
@@ -104,8 +109,16 @@ async def _ask(args: argparse.Namespace, command: Command) -> int:
         return print_receipt(await engine.execute(command))
 
 
-def _agreed(subject: str) -> bool:
+async def _agreed(subject: str) -> bool:
     if not sys.stdin.isatty():
         raise CommandNotAllowed(f"this would release {subject}; say --yes to do it without asking")
     hint(f"release {subject}? [y/N]")
+    # Waiting on the loop and not in readline keeps Ctrl+C alive.
+    answered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(sys.stdin, answered.set)
+    try:
+        await answered.wait()
+    finally:
+        loop.remove_reader(sys.stdin)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

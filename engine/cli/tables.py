@@ -211,7 +211,8 @@ def why(
     if task.state is State.BLOCKED:
         return describe_reasons(task.reasons, task.error)
     if task.state is not State.READY:
-        return "" if task.state is State.DONE else task.error or ""
+        # A task that runs again, or came through at last, still has its former error.
+        return task.error or "" if task.state in {State.FAILED, State.CANCELLED} else ""
     if task.pending:
         return f"waits for {_unmet(task, known or {})}"
     if task.not_before is not None and task.not_before > now:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 from engine.cli import steering, tables
@@ -73,7 +74,8 @@ async def worker(args: argparse.Namespace) -> int:
     with Signals() as signals:
         async with Engine(args.state_dir) as engine:
             name = await engine.start_worker(args.agent, args.worker_id, until_idle=args.until_idle)
-            hint(f"{name} works for {args.agent}; Ctrl+C stops it gracefully")
+            if sys.stderr.isatty():
+                hint(f"{name} works for {args.agent}; Ctrl+C stops it gracefully")
             try:
                 await _first(engine.wait_workers(), signals.wait(), within=None)
             finally:
@@ -106,11 +108,11 @@ def _sum_up(
     progress: Progress, left: list[tuple[State, list[TaskRow]]], took: float, ended: str
 ) -> None:
     now = SystemClock().now()
-    counts = [
-        f"{progress.by_state[state]:,} {state.lower()}"
-        for state in State
-        if progress.by_state.get(state)
-    ]
+    numbers = {"waiting": progress.waiting, "ready": progress.ready}
+    numbers |= {
+        state.lower(): progress.by_state.get(state, 0) for state in State if state != State.READY
+    }
+    counts = [f"{count:,} {word}" for word, count in numbers.items() if count]
     tail = f" ({ended})" if ended else ""
     say(
         f"{plural(progress.total, 'task')} in {duration(took)}: {', '.join(counts) or 'none'}{tail}"

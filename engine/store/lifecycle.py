@@ -7,12 +7,12 @@ run is fenced by it: a run that no longer holds its task changes nothing (DESIGN
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from engine.clock import from_iso, to_iso
+from engine.clock import to_iso
 from engine.errors import TaskNotFound
 from engine.machine import LOST_LIMIT, Trigger, backoff, check
 from engine.model import (
@@ -26,7 +26,7 @@ from engine.model import (
     State,
     TaskDef,
 )
-from engine.store.transaction import Standing, Transaction, dump, read_reasons
+from engine.store.transaction import ClaimRule, Standing, Transaction, dump, read_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -147,28 +147,38 @@ def claim(
 
 def _may_claim(tx: Transaction, agent: str) -> bool:
     """Whether holds, the agent's limit and its stagger let one more run start."""
+    rule = tx.rules.get(agent)
+    if rule is None:
+        rule = tx.rules[agent] = _read_rule(tx, agent)
+    if rule.held:
+        return False
+    if rule.limit is not None:
+        count = "SELECT count(*) FROM tasks WHERE agent = ? AND state IN ('CLAIMED', 'RUNNING')"
+        if tx.db.execute(count, (agent,)).fetchone()[0] >= rule.limit:
+            return False
+    return not rule.stagger or _take_turn(tx, agent, rule.stagger)
+
+
+def _read_rule(tx: Transaction, agent: str) -> ClaimRule:
     row = tx.db.execute(
-        "SELECT EXISTS(SELECT 1 FROM holds WHERE agent IN (?, ?)), run_limit, stagger, last_start"
+        "SELECT EXISTS(SELECT 1 FROM holds WHERE agent IN (?, ?)), run_limit, coalesce(stagger, 0)"
         " FROM (SELECT 1) LEFT JOIN agents ON name = ?",
         (ALL_AGENTS, agent, agent),
     ).fetchone()
-    held, limit, stagger, last_start = row
-    if held:
-        return False
-    if limit is not None:
-        count = "SELECT count(*) FROM tasks WHERE agent = ? AND state IN ('CLAIMED', 'RUNNING')"
-        if tx.db.execute(count, (agent,)).fetchone()[0] >= limit:
-            return False
-    if stagger:
-        if last_start and tx.now < from_iso(last_start) + timedelta(seconds=stagger):
-            return False
+    return ClaimRule(bool(row[0]), row[1], row[2])
+
+
+def _take_turn(tx: Transaction, agent: str, stagger: float) -> bool:
+    """Note a start if the last one is `stagger` seconds ago and there is something to start."""
+    return bool(
         tx.db.execute(
-            "UPDATE agents SET last_start = ? WHERE name = ? AND EXISTS"
-            " (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = ? AND state = 'READY'"
-            "  AND pending = 0 AND not_before IS NULL)",
-            (tx.ts, agent, agent),
-        )
-    return True
+            "UPDATE agents SET last_start = ? WHERE name = ?"
+            " AND (last_start IS NULL OR last_start <= ?) AND EXISTS (SELECT 1 FROM tasks"
+            "  INDEXED BY claimable WHERE agent = ? AND state = 'READY' AND pending = 0"
+            "  AND not_before IS NULL)",
+            (tx.ts, agent, to_iso(tx.now - timedelta(seconds=stagger)), agent),
+        ).rowcount
+    )
 
 
 def start(tx: Transaction, *, run_id: str, task_id: str) -> bool:
@@ -374,7 +384,7 @@ def ask_release(tx: Transaction, *, task_id: str) -> str:
 
 def new_run_id(now: datetime) -> str:
     """Make a run id: sorts by time, and nobody can guess the next one."""
-    return f"{int(now.timestamp() * 1000):011x}{secrets.token_hex(5)}"
+    return f"{int(now.timestamp() * 1000):011x}{os.urandom(5).hex()}"
 
 
 def _tell(

@@ -109,6 +109,7 @@ def set_status(tx: Transaction, *, worker_id: str, host: ProcessId, status: Work
 
 def hold(tx: Transaction, *, agent: str) -> bool:
     """Let nobody claim for `agent` (`*`: for none). False: that was so already."""
+    tx.rules.clear()
     added = tx.db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (agent, tx.ts)).rowcount
     if added:
         tx.event(EventType.HELD, agent=agent)
@@ -117,6 +118,7 @@ def hold(tx: Transaction, *, agent: str) -> bool:
 
 def resume(tx: Transaction, *, agent: str) -> bool:
     """Lift a hold; resuming all lifts every agent's too. False: there was none."""
+    tx.rules.clear()
     rows = tx.db.execute(
         "DELETE FROM holds WHERE agent = ?1 OR ?1 = ? RETURNING agent", (agent, ALL_AGENTS)
     ).fetchall()

@@ -227,6 +227,7 @@ def _standing(tx: Transaction, task_id: str) -> Standing:
 
 
 def _set_agents(tx: Transaction, dag: Dag) -> None:
+    tx.rules.clear()
     tx.db.execute("UPDATE agents SET run_limit = NULL, stagger = 0")
     tx.db.executemany(
         "INSERT INTO agents(name, run_limit, stagger) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"

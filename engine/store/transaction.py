@@ -21,9 +21,13 @@ _ADD_EVENT = (
 )
 
 
+# Made once: json.dumps makes a new encoder for each call that is not all defaults.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def dump(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """Write JSON as it is stored: compact, ASCII, so that no control character survives."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
 
 
 @dataclass(slots=True)
@@ -43,12 +47,22 @@ class Standing:
         return Reason.HUMAN in self.reasons
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimRule:
+    """Whether an agent's claims are held, how many runs it may have, seconds between starts."""
+
+    held: bool
+    limit: int | None
+    stagger: float
+
+
 class Transaction:
     """Handed to every change inside BEGIN…COMMIT, on the writer's thread.
 
     `now` is one moment for the whole transaction. Events are collected and written with the
     commit, in the order in which they were told. `ready` counts, by agent, the tasks that became
-    claimable: the writer's owner wakes that many idle workers.
+    claimable: the writer's owner wakes that many idle workers. `rules` remembers what was read of
+    holds and limits; whoever changes those clears it.
     """
 
     def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
@@ -57,6 +71,7 @@ class Transaction:
         self.ts = to_iso(now)
         self.ready: dict[str, int] = {}
         self.done = 0
+        self.rules: dict[str, ClaimRule] = {}
         self._events: list[tuple[str | None, ...]] = []
 
     def event(

@@ -318,7 +318,7 @@ def test_a_worker_process_works_shows_itself_and_stops_when_asked(project: Proje
         wrong = ["worker", "--stop", "--agent", "claude", "--worker-id", "w1"]
         project.refused(*wrong, code="WORKER_NOT_FOUND")
         project.ok(*named, "--stop")
-        assert outcome(process)[0] == 0
+        assert outcome(process) == (0, "", "")
     assert not pid_file.exists()
     assert project.states()["long"] == "READY"
     assert project.json("ps") == []
@@ -350,6 +350,9 @@ def test_unlock_takes_a_running_task_from_its_worker(project: Project) -> None:
         project.ok("hold")
         project.refused("tasks", "release", "--state", "RUNNING", code="COMMAND_NOT_ALLOWED")
         assert "long" in project.ok("tasks", "release", "--state", "RUNNING", "--dry-run")
+        code, shown = on_terminal(project, "tasks", "release", "--agent", "codex", "long", say="n")
+        assert code == 1
+        assert "release 1 task? [y/N]" in shown
         assert project.states()["long"] == "RUNNING"
         assert "long" in project.ok("unlock", "long")
         project.wait_for("READY")
@@ -414,7 +417,7 @@ def test_a_short_command_loads_neither_rich_nor_textual(project: Project) -> Non
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def on_terminal(project: Project, *args: str, columns: int = 60) -> tuple[int, str]:
+def on_terminal(project: Project, *args: str, columns: int = 60, say: str = "") -> tuple[int, str]:
     child = pexpect.spawn(
         PROGRAM[0],
         [*PROGRAM[1:], *args],
@@ -424,7 +427,10 @@ def on_terminal(project: Project, *args: str, columns: int = 60) -> tuple[int, s
         timeout=PATIENCE,
         encoding="utf-8",
     )
-    shown: str = child.read()
+    if say:
+        child.expect_exact("?")
+        child.sendline(say)
+    shown: str = (child.before or "") + (child.after or "") + child.read()
     child.close()
     return child.exitstatus, shown.replace("\r\n", "\n")
 

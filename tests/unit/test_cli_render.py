@@ -200,6 +200,7 @@ def test_a_closed_pipe_is_told_apart_from_other_errors(monkeypatch: pytest.Monke
         (task(not_before=ago(1), error="exit code 1"), "ready", ""),
         (task(state=State.FAILED, error="exit code 1"), "failed", "exit code 1"),
         (task(state=State.DONE, error="an old one"), "done", ""),
+        (task(state=State.RUNNING, error="an old one"), "running", ""),
         (
             task(state=State.BLOCKED, reasons=(Reason.HUMAN,), error="not allowed"),
             "blocked",

@@ -10,7 +10,6 @@ import stat
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +25,7 @@ from engine.proctable import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 PATIENCE = 20
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -196,11 +196,11 @@ async def test_shell_keeps_its_folders_and_files_private(stage: Stage) -> None:
 
 async def test_shell_fails_with_the_exit_code_and_the_last_line_of_stderr(stage: Stage) -> None:
     outcome = await stage.shell(
-        argv=["sh", "-c", "echo one >&2; echo '\033]0;two\007 ' >&2; exit 3"]
+        argv=["sh", "-c", "echo one >&2; printf '\\033]0;two\\007 ' >&2; exit 3"]
     )
     assert outcome.kind is RunOutcome.FAILED
     assert outcome.exit_code == 3
-    assert outcome.error == "exit code 3"[: len("exit code 3")] + ": one"
+    assert outcome.error == "exit code 3: one"
     assert result_of(outcome)["exitCode"] == 3
 
 
@@ -241,8 +241,7 @@ async def test_shell_ends_even_if_the_program_replaced_its_log(stage: Stage, rep
     script = f"rm '{log}'; [ '{replace}' = rm ] || {replace} '{log}'"
     outcome = await stage.shell(argv=["sh", "-c", script])
     assert outcome.kind is RunOutcome.DONE
-    said = result_of(outcome)["stdout"]
-    assert said == "" if replace == "mkfifo" else said.startswith("(stdout.log cannot be read")
+    assert result_of(outcome)["stdout"].startswith("(stdout.log cannot be read")
 
 
 async def test_shell_runs_where_it_is_told_to(stage: Stage) -> None:

@@ -102,6 +102,10 @@ def test_every_type_has_a_sentence_without_any_data(type_: EventType) -> None:
             "impl:T-004 is blocked: a dep did not succeed; needs you: ssh not allowed",
         ),
         (
+            happened(EventType.TASK_BLOCKED, reasons=["human"], error="ssh not allowed"),
+            "impl:T-004 needs you: ssh not allowed",
+        ),
+        (
             happened(EventType.TASK_RELEASED, by="worker stopped"),
             "impl:T-004 was released from codex-1: worker stopped",
         ),

@@ -1,0 +1,166 @@
+"""Speed and memory as ratios, measured side by side in one run: `python tests/bench/run.py`.
+
+Every ratio is taken within one round, its two sides right after one another in fresh folders on
+the same disk; the table gives the median of the rounds and their range. Nothing here is a test:
+machines differ, ratios do less.
+
+    --quick        a tenth of the tasks, one round: does it run at all?
+    --rounds N     (default 5)
+    --only WORDS   rows whose name contains one of these words, separated by commas
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import sides
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: what is measured, the target in words, and one round of it.
+
+    `measure` is handed a maker of fresh folders and returns (figure, detail).
+    """
+
+    name: str
+    target: str
+    measure: Callable[[Callable[[], Path]], tuple[float, str]]
+
+
+def _rows(scale: int) -> list[Row]:
+    tasks = 10_000 // scale
+
+    def drained(workers: int) -> Callable[[Callable[[], Path]], tuple[float, str]]:
+        def measure(fresh: Callable[[], Path]) -> tuple[float, str]:
+            floor = sides.floor(fresh(), tasks)
+            ours = sides.engine(fresh(), sides.independent(tasks), workers)
+            return floor / ours, f"{tasks / ours:.0f}/s, floor {tasks / floor:.0f}/s"
+
+        return measure
+
+    def processes(fresh: Callable[[], Path]) -> tuple[float, str]:
+        floor = sides.floor(fresh(), tasks)
+        ours = sides.processes(fresh(), tasks, 4, 2)
+        return floor / ours, f"{tasks / ours:.0f}/s, floor {tasks / floor:.0f}/s"
+
+    def chain(fresh: Callable[[], Path]) -> tuple[float, str]:
+        commit = sides.floor(fresh(), 1000) / 1000
+        hop = sides.engine(fresh(), sides.chain(300), 8) / 300
+        return hop / (2 * commit), f"{hop * 1e3:.2f} ms a hop, a commit {commit * 1e3:.2f} ms"
+
+    def seed(fresh: Callable[[], Path]) -> tuple[float, str]:
+        path = _dag_file(fresh(), tasks)
+        alone = sides.yaml_load(path)
+        ours = sides.seed(fresh(), path)
+        return ours / alone, f"{ours:.2f} s, CSafeLoader alone {alone:.2f} s"
+
+    def memory(fresh: Callable[[], Path]) -> tuple[float, str]:
+        path = _dag_file(fresh(), tasks * 10)
+        command = [sys.executable, __file__, "--seed-only", str(fresh()), str(path)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        mib = int(done.stdout) / 1024
+        return mib, "peak RSS in MiB of a process that seeds them"
+
+    def huey(fresh: Callable[[], Path]) -> tuple[float, str]:
+        theirs = sides.huey(fresh(), tasks, 8)
+        ours = sides.engine(fresh(), sides.independent(tasks), 8)
+        return theirs / ours, f"{tasks / ours:.0f}/s, huey {tasks / theirs:.0f}/s"
+
+    def claims(fresh: Callable[[], Path]) -> tuple[float, str]:
+        few = sides.claims(fresh(), 1000, 500)
+        many = sides.claims(fresh(), 100_000 // scale, 500)
+        return many / few, f"{many * 1e6:.0f} us, among 1,000 {few * 1e6:.0f} us"
+
+    n = f"{tasks:,}"
+    return [
+        Row(f"{n} noop tasks, 8 workers / bare loop", ">= 0.7", drained(8)),
+        Row(f"{n} noop tasks, 64 workers / bare loop", ">= 1.5", drained(64)),
+        Row(f"{n} noop tasks, 4 processes x 2 / bare loop", ">= 0.4", processes),
+        Row("chain of 300, a hop / two bare commits", "<= 2", chain),
+        Row(f"seed {n} tasks from YAML / CSafeLoader alone", "<= 1.2", seed),
+        Row(f"seed {tasks * 10:,} tasks, peak RSS", "<= 600", memory),
+        Row(f"{n} noop tasks, 8 workers / huey, 8 threads", ">= 1.5", huey),
+        Row(f"claim among {100_000 // scale:,} READY / among 1,000", "<= 1.3", claims),
+    ]
+
+
+def _dag_file(folder: Path, tasks: int) -> Path:
+    """Write a DAG of `tasks` tasks with 0 to 3 deps each, as a person would lay it out."""
+    path = folder / "big.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        file.write("tasks:\n")
+        for i in range(tasks):
+            deps = sorted({max(0, i - 7 * k * k - 1) for k in range(i % 4)} - {i}) if i else []
+            names = ", ".join(f"task-{dep:06d}" for dep in deps)
+            file.write(
+                f"  - id: task-{i:06d}\n    name: Task number {i}\n    agent: agent-{i % 7}\n"
+                f"    deps: [{names}]\n    payload:\n      kind: noop\n"
+            )
+    return path
+
+
+@contextlib.contextmanager
+def _folders() -> Iterator[Callable[[], Path]]:
+    root = Path(tempfile.mkdtemp(prefix="agentmux-bench-"))
+    made: list[Path] = []
+
+    def fresh() -> Path:
+        made.append(Path(tempfile.mkdtemp(dir=root)))
+        return made[-1]
+
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(root)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--seed-only", nargs=2, type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.seed_only:
+        sides.seed(*args.seed_only)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    words = [word for word in args.only.split(",") if word]
+    rows = [
+        row
+        for row in _rows(10 if args.quick else 1)
+        if not words or any(word in row.name for word in words)
+    ]
+    found: dict[str, list[tuple[float, str]]] = {row.name: [] for row in rows}
+    for _ in range(1 if args.quick else args.rounds):
+        for row in rows:
+            with _folders() as fresh:
+                found[row.name].append(row.measure(fresh))
+    python = ".".join(map(str, sys.version_info[:3]))
+    print(f"{datetime.now(UTC):%Y-%m-%d}, Python {python}, SQLite {sqlite3.sqlite_version}")
+    print("\n| figure | must reach | median | range | last round |\n|---|---|---|---|---|")
+    for row in rows:
+        values = [value for value, _ in found[row.name]]
+        shape = ".0f" if max(values) >= 20 else ".2f"
+        print(
+            f"| {row.name} | {row.target} | {statistics.median(values):{shape}} |"
+            f" {min(values):{shape}} to {max(values):{shape}} | {found[row.name][-1][1]} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

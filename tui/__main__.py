@@ -1,0 +1,179 @@
+"""The command line of `agentmux-tui`: what to open, and the engine around the dashboard.
+
+Textual is imported only once it is known that there is something to show: `--version`, `--help`
+and every refusal answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from engine import __version__
+from engine.errors import AgentmuxError, StorageError
+from engine.files import Layout
+
+SAMPLES = Path(__file__).resolve().parents[1] / "sample_dags"
+STATE_DIR = "AGENTMUX_STATE_DIR"
+DEFAULT_DAG = Path("agentmux/dag.yaml")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Plan(NamedTuple):
+    """What is to be opened. `seed`: the DAG to seed first, None to take the store as it is."""
+
+    state_dir: Path
+    project: Path
+    seed: Path | None
+    workers: int
+    watching: bool
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the dashboard and return its exit code: 0 after a clean quit, 1 if it was refused."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.demo and (args.dag or args.watch or args.state_dir):
+        parser.error("--demo brings its own DAG and state folder")
+    if args.watch and args.dag:
+        parser.error("--watch seeds nothing: leave the DAG out")
+    if not sys.stdout.isatty():
+        parser.error("the dashboard needs a terminal; `agentmux run` works without one")
+    try:
+        if args.demo or (_nothing_here(args) and asyncio.run(_offer_demo())):
+            with _demo(args.workers) as plan:
+                return asyncio.run(_show(plan))
+        if _nothing_here(args):
+            return 0
+        return asyncio.run(_show(_plan(args)))
+    except AgentmuxError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="agentmux-tui", description="The dashboard of agentmux: watch a DAG at work, steer it."
+    )
+    parser.add_argument("--version", action="version", version=f"agentmux-tui {__version__}")
+    parser.add_argument(
+        "dag",
+        nargs="?",
+        type=Path,
+        metavar="DAG",
+        help=f"seed this DAG first (default: the store as it is, or {DEFAULT_DAG} for a new one)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="workers in this process for each agent of the DAG (default 1)",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="only watch: no workers, nothing can be steered"
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="the bundled demo, in a temporary folder"
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"where the store lies (default: ${STATE_DIR}, else ./state)",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 64")
+    return number
+
+
+def _state_dir(args: argparse.Namespace) -> Path:
+    return args.state_dir or Path(os.environ.get(STATE_DIR) or "state")
+
+
+def _nothing_here(args: argparse.Namespace) -> bool:
+    named = args.dag or args.watch or args.state_dir or os.environ.get(STATE_DIR)
+    return not named and not Layout(Path("state")).database.exists() and not DEFAULT_DAG.exists()
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    state_dir, seed = _state_dir(args), args.dag
+    if not Layout(state_dir).database.exists():
+        if args.watch:
+            raise StorageError(f"no store in {state_dir}: there is nothing to watch yet")
+        if seed is None and not DEFAULT_DAG.exists():
+            raise StorageError(
+                f"no store in {state_dir} and no {DEFAULT_DAG}; name a DAG: agentmux-tui DAG"
+            )
+        seed = seed or DEFAULT_DAG
+    return Plan(state_dir, Path.cwd(), seed, 0 if args.watch else args.workers, args.watch)
+
+
+@contextmanager
+def _demo(workers: int) -> Iterator[Plan]:
+    with tempfile.TemporaryDirectory(prefix="agentmux-demo-") as folder:
+        project = Path(folder)
+        yield Plan(project / "state", project, SAMPLES / "demo.yaml", workers, watching=False)
+
+
+async def _offer_demo() -> bool:
+    from tui.offer import Offer  # noqa: PLC0415 - see the module's docstring
+
+    offer = Offer()
+    with _on_signals(offer.exit):
+        return await offer.run_async() is True
+
+
+async def _show(plan: Plan) -> int:
+    from engine.commands import Seed  # noqa: PLC0415 - see the module's docstring
+    from engine.core import Engine  # noqa: PLC0415
+    from tui.app import Dashboard  # noqa: PLC0415
+
+    async with Engine(plan.state_dir, project=plan.project, read_only=plan.watching) as engine:
+        if plan.seed is not None:
+            await engine.execute(Seed(plan.seed))
+        dashboard = Dashboard(engine, watching=plan.watching)
+        with _on_signals(dashboard.exit):
+            if plan.workers:
+                await engine.start_workers(plan.workers)
+            await dashboard.run_async()
+    return dashboard.return_code or 0
+
+
+@contextmanager
+def _on_signals(leave: Callable[[], object]) -> Iterator[None]:
+    """Leave at a signal; the engine around the app then stops and releases what runs.
+
+    A signal that our parent told us to ignore stays ignored.
+    """
+    loop = asyncio.get_running_loop()
+    heard = [s for s in _SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    for one in heard:
+        loop.add_signal_handler(one, leave)
+    try:
+        yield
+    finally:
+        for one in heard:
+            loop.remove_signal_handler(one)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

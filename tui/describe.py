@@ -1,0 +1,163 @@
+"""A task told in full: definition, why it is where it is, neighbours, runs, events, output. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+
+from engine import narrate
+from engine.model import ACTIVE, Event, State
+from engine.text import age, clean_text, duration
+from engine.views import Neighbour, RunRow, TaskDetail
+from tui import look
+from tui.tail import Tail
+from tui.widgets.cells import Cell, Line, Tone, cut_end, fitted, line_width, wrapped
+
+_LABEL = 12
+_MANY = 12
+"""Neighbours that are named before the rest is only counted."""
+
+
+def task_lines(detail: TaskDetail, now: datetime, width: int) -> list[Line]:
+    """Return the task itself for a pane `width` cells wide."""
+    task = detail.task
+    symbol = look.task_symbol(task, now)
+    tone = look.tone_of(symbol)
+    head = f"{symbol} {look.state_words(task, now)}"
+    lines: list[Line] = [((head, tone), (f"  {look.spent(task, now)}", Tone.TEXT))]
+    if task.name != task.id:
+        lines += _text(clean_text(task.name), width, Tone.BOLD)
+    if task.error and task.state not in ACTIVE:
+        lines += _text(clean_text(task.error), width, look.why_tone(task))
+    lines += _section("Why", width)
+    for sentence in detail.explanation:
+        lines += _bullet(clean_text(sentence), width)
+    lines += _section("Definition", width)
+    lines += _pair("agent", clean_text(task.agent), width)
+    if task.claimed_by:
+        lines += _pair("worker", clean_text(task.claimed_by), width)
+        lines += _pair("lease", f"{look.until(task.lease_until, now)} left", width)
+    lines += _pair("attempts", f"{task.attempts} of {task.retries + 1}", width)
+    lines += _pair("timeout", age(detail.timeout), width)
+    if task.priority:
+        lines += _pair("priority", str(task.priority), width)
+    for key, value in detail.payload.items():
+        lines += _pair(clean_text(str(key)), _value(value), width)
+    if detail.result is not None:
+        lines += _section("Result", width)
+        for key, value in detail.result.items():
+            lines += _pair(clean_text(str(key)), _value(value), width)
+    lines += _neighbours("Depends on", "nothing", detail.deps, width)
+    lines += _neighbours("Needed by", "nothing", detail.dependents, width)
+    return lines
+
+
+def run_lines(runs: Sequence[RunRow], now: datetime, width: int) -> list[Line]:
+    """Return the runs, newest first."""
+    if not runs:
+        return [(("no run yet", Tone.DIM),)]
+    lines: list[Line] = []
+    for run in runs:
+        symbol = look.run_symbol(run)
+        end = run.ended_at or now
+        took = duration((end - (run.started_at or run.claimed_at)).total_seconds())
+        words = str(run.outcome or "running")
+        if run.exit_code is not None and run.exit_code != 0:
+            words += f", exit {run.exit_code}"
+        line: Line = (
+            (f"{symbol} ", look.tone_of(symbol)),
+            (fitted(f"#{run.attempt}", 3, right=True), Tone.TEXT),
+            (f"  {look.clock_time(run.claimed_at)}", Tone.DIM),
+            (f"  {fitted(took, 5, right=True)}", Tone.TEXT),
+            (f"  {fitted(clean_text(run.worker_id), 14, middle=True)}", Tone.DIM),
+            (f"  {words}", look.tone_of(symbol)),
+        )
+        lines.append(line)
+        if run.error and (room := width - 5) > 8:
+            lines += [((" " * 5 + text, Tone.DIM),) for text in wrapped(clean_text(run.error), room)]
+    return lines
+
+
+def event_lines(events: Sequence[Event], width: int) -> list[Line]:
+    """Return the events, oldest first."""
+    lines: list[Line] = []
+    for event in events:
+        symbol, tone, words = look.event_tones(event)
+        text = cut_end(narrate.describe(event), max(8, width - 12))
+        lines.append(
+            ((f"{look.clock_time(event.ts)}  ", Tone.DIM), (f"{symbol} ", tone), (text, words))
+        )
+    return lines or [(("no events", Tone.DIM),)]
+
+
+def log_lines(tails: Sequence[tuple[str, Tail]], width: int) -> list[Line]:
+    """Return the output of a run: stdout, then stderr if there is any."""
+    shown = [(name, tail) for name, tail in tails if tail.lines or tail.error]
+    if not shown:
+        return [(("no output", Tone.DIM),)]
+    lines: list[Line] = []
+    for name, tail in shown:
+        if len(shown) > 1 or tail.cut:
+            lines += _rule(name + (", its end" if tail.cut else ""), width)
+        if tail.error:
+            lines += _text(tail.error, width, Tone.FAILED)
+        for text in tail.lines:
+            lines += _text(text, width, Tone.TEXT)
+    return lines
+
+
+def laid_out(lines: Callable[[int], list[Line]]) -> Callable[[int], list[Line]]:
+    """Leave a cell free at the left and at the right of every line."""
+
+    def layout(width: int) -> list[Line]:
+        return [((" ", Tone.TEXT), *line) for line in lines(max(8, width - 2))]
+
+    return layout
+
+
+def _section(title: str, width: int) -> list[Line]:
+    return [(), *_rule(title, width)]
+
+
+def _rule(title: str, width: int) -> list[Line]:
+    rest = max(0, width - len(title) - 1)
+    return [((f"{title} ", Tone.BOLD), ("─" * rest, Tone.RULE))]
+
+
+def _text(text: str, width: int, tone: Tone) -> list[Line]:
+    return [((part, tone),) for part in wrapped(text, width)]
+
+
+def _bullet(text: str, width: int) -> list[Line]:
+    first, *rest = wrapped(text, max(8, width - 2))
+    return [(("· ", Tone.DIM), (first, Tone.TEXT)), *(((f"  {part}", Tone.TEXT),) for part in rest)]
+
+
+def _pair(label: str, text: str, width: int) -> list[Line]:
+    first, *rest = wrapped(text, max(8, width - _LABEL))
+    head: Cell = (fitted(label, _LABEL - 1) + " ", Tone.DIM)
+    return [(head, (first, Tone.TEXT)), *(((" " * _LABEL + part, Tone.TEXT),) for part in rest)]
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return clean_text(text)
+
+
+def _neighbours(
+    title: str, nothing: str, neighbours: Sequence[Neighbour], width: int
+) -> Iterator[Line]:
+    yield from _section(f"{title} {len(neighbours) or nothing}", width)
+    for neighbour in neighbours[:_MANY]:
+        if neighbour.state is None:
+            yield (("  ", Tone.DIM), (clean_text(neighbour.id), Tone.DIM), ("  gone", Tone.DIM))
+            continue
+        # Whether it is ready or waits is not known here; that it is still to be done, is.
+        todo = neighbour.state is State.READY
+        symbol = narrate.WAITING if todo else narrate.symbol(neighbour.state)
+        cells: Line = ((f"{symbol} ", look.tone_of(symbol)), (clean_text(neighbour.id), Tone.TEXT))
+        state: Cell = ("  to do" if todo else f"  {neighbour.state.lower()}", Tone.DIM)
+        yield (*cells, state) if line_width(cells) + line_width((state,)) <= width else cells
+    if len(neighbours) > _MANY:
+        yield ((f"  and {len(neighbours) - _MANY} more", Tone.DIM),)

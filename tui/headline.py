@@ -1,0 +1,179 @@
+"""The line above the panes: how far the DAG is, how fast it goes, what stands in the way. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePath
+
+from engine import narrate
+from engine.model import ACTIVE, ALL_AGENTS, FINISHED, State
+from engine.text import age, clean_text, plural
+from engine.views import Progress
+from tui import look
+from tui.snapshot import Snapshot
+from tui.widgets.bars import Piece
+from tui.widgets.cells import Cell, Tone, cut_end, line_width
+
+_BARS = "▁▂▃▄▅▆▇"
+_FULL, _REST = "━", "─"
+_MINUTE = 60.0
+_ENOUGH = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mood:
+    """What the dashboard itself knows. `late` is in seconds, `rate` in tasks a minute."""
+
+    watching: bool = False
+    quitting: str = ""
+    stale_workers: int = 0
+    late: float = 0.0
+    rate: float = 0.0
+
+
+def headline(snapshot: Snapshot, now: datetime, width: int, mood: Mood) -> list[Piece]:
+    """Return the pieces of the line for a terminal `width` cells wide."""
+    progress = snapshot.progress.value
+    name = cut_end(clean_text(PurePath(progress.dag).name) or "no DAG", 28)
+    title = Piece((("agentmux", Tone.BOLD), (f" {name}", Tone.DIM)), drop=8)
+    share = f" {progress.by_state.get(State.DONE, 0):,}/{progress.total:,}"
+    rest = [*_counts(progress, mood, words=width >= 150), *_speed(progress, mood)]
+    rest += _alarms(snapshot, now, progress, mood)
+    used = sum(line_width(piece.cells) + 2 for piece in (title, *rest)) + len(share) + 2
+    bar = min(60, max(8, width - used))
+    return [title, Piece((*meter(progress, bar), (share, Tone.BOLD))), *rest]
+
+
+def _counts(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
+    counts = progress.by_state
+    pieces: list[Piece] = []
+    for symbol, count, word in (
+        (narrate.RUNNING, sum(counts.get(state, 0) for state in ACTIVE), "running"),
+        (narrate.READY, progress.ready, "ready"),
+        (narrate.WAITING, progress.waiting, "waiting"),
+        (narrate.UPSTREAM, counts.get(State.BLOCKED, 0) - progress.needs_human, "blocked"),
+        (narrate.FAILED, counts.get(State.FAILED, 0), "failed"),
+        (narrate.HUMAN, progress.needs_human, "needs you" if progress.needs_human == 1 else "need you"),
+        (look.STALE, mood.stale_workers, "stale"),
+    ):
+        if count or symbol == narrate.RUNNING:
+            tone = look.tone_of(symbol) if count else Tone.DIM
+            text = f"{symbol} {count:,}" + (f" {word}" if words else "")
+            pieces.append(Piece(((text, tone),), drop=3 if tone is Tone.DIM else 0))
+    return pieces
+
+
+def _speed(progress: Progress, mood: Mood) -> list[Piece]:
+    pieces: list[Piece] = []
+    if progress.recent and progress.total:
+        pieces.append(Piece(((sparkline(progress.recent), Tone.DONE),), drop=9))
+        pieces.append(Piece(((f"{_short(mood.rate)}/min", Tone.TEXT),), drop=5))
+    left = time_left(progress, mood.rate)
+    return [*pieces, Piece((left,), drop=4)] if left[0] else pieces
+
+
+def _alarms(
+    snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood
+) -> list[Piece]:
+    alarms: list[Cell] = []
+    if mood.quitting:
+        alarms.append((mood.quitting, Tone.HUMAN))
+    if snapshot.trouble and snapshot.read_at is not None:
+        alarms.append((f"data {look.since(snapshot.read_at, now)} old", Tone.FAILED))
+    elif snapshot.trouble:
+        alarms.append(("no data", Tone.FAILED))
+    elif mood.late:
+        alarms.append((f"store busy for {age(mood.late)}", Tone.STALE))
+    if progress.held:
+        whom = "all" if ALL_AGENTS in progress.held else ", ".join(map(clean_text, progress.held))
+        alarms.append((f"HELD {cut_end(whom, 24)}", Tone.HUMAN))
+    if mood.watching:
+        alarms.append(("watching", Tone.DIM))
+    return [Piece((alarm,)) for alarm in alarms]
+
+
+def meter(progress: Progress, width: int) -> tuple[Cell, ...]:
+    """Return a bar of `width` cells: done, failed and blocked, running, the rest."""
+    counts = progress.by_state
+    broken = sum(counts.get(state, 0) for state in (State.FAILED, State.CANCELLED, State.BLOCKED))
+    running = sum(counts.get(state, 0) for state in ACTIVE)
+    total = max(1, progress.total)
+    cells: list[Cell] = []
+    at = used = 0
+    for count, tone in (
+        (counts.get(State.DONE, 0), Tone.DONE),
+        (running, Tone.RUNNING),
+        (broken, Tone.FAILED),
+    ):
+        used += count
+        end = used * width // total
+        if count and end == at and at < width:
+            end += 1  # what exists is seen, however small its share
+        if end > at:
+            cells.append((_FULL * (end - at), tone))
+            at = end
+    return (*cells, (_REST * (width - at), Tone.RULE))
+
+
+class Pace:
+    """How fast tasks get done, from what this dashboard saw itself in the last minute.
+
+    Until it has seen enough, the store's own count by minutes answers instead.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[datetime, int]] = deque()
+
+    def note(self, now: datetime, done: int) -> None:
+        """Remember how many tasks were done at a moment."""
+        if self._seen and done < self._seen[-1][1]:
+            self._seen.clear()  # reset or purged: this is another DAG
+        self._seen.append((now, done))
+        while (now - self._seen[0][0]).total_seconds() > _MINUTE:
+            self._seen.popleft()
+
+    def per_minute(self, recent: Sequence[int]) -> float:
+        """Return tasks a minute; `recent` is Progress.recent."""
+        if self._seen:
+            (start, before), (end, after) = self._seen[0], self._seen[-1]
+            span = (end - start).total_seconds()
+            if span >= _ENOUGH and after > before:
+                return (after - before) / span * _MINUTE
+        # Leading minutes without work do not count, nor does the running one if it lowers the mean.
+        busy = list(recent[-6:])
+        while busy and not busy[0]:
+            busy.pop(0)
+        if len(busy) < 2:
+            return float(sum(busy))
+        return max(sum(busy[:-1]) / (len(busy) - 1), sum(busy) / len(busy))
+
+
+def sparkline(recent: Sequence[int]) -> str:
+    """Return one bar for each minute, scaled to the best of them."""
+    best = max(recent, default=0)
+    if not best:
+        return _BARS[0] * len(recent)
+    return "".join(_BARS[math.ceil(count / best * (len(_BARS) - 1))] for count in recent)
+
+
+def time_left(progress: Progress, rate: float) -> Cell:
+    """Say when the work will be over, as far as one can tell, or that it is."""
+    counts = progress.by_state
+    over = sum(counts.get(state, 0) for state in FINISHED) + counts.get(State.BLOCKED, 0)
+    left = progress.total - over
+    if not progress.total:
+        return ("", Tone.DIM)
+    if left:
+        return (f"~{age(left / rate * 60)} left" if rate else "", Tone.TEXT)
+    missed = progress.total - counts.get(State.DONE, 0)
+    if missed:
+        return (f"over, {plural(missed, 'task')} not done", Tone.FAILED)
+    return ("all done", Tone.DONE)
+
+
+def _short(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 or rate == int(rate) else f"{rate:.1f}"

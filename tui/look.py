@@ -1,0 +1,217 @@
+"""How rows are told: a symbol, a tone, a few words. Pure: no widget and no store in here.
+
+All text from outside leaves this module cleaned (DESIGN §4.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from engine import narrate
+from engine.model import (
+    ACTIVE,
+    ALL_AGENTS,
+    LIVE_WORKERS,
+    Event,
+    Reason,
+    RunOutcome,
+    State,
+    WorkerStatus,
+)
+from engine.text import age, clean_text, plural
+from engine.views import RunRow, TaskRow, WorkerRow
+from tui.widgets.cells import Tone
+
+NOTHING = "–"  # noqa: RUF001 - an en dash stands for no value
+STALE = "△"
+IDLE = "○"
+STOPPING = "◑"
+
+
+class Health(StrEnum):
+    """What a live worker is doing, as the screen tells it."""
+
+    WORKING = "working"
+    IDLE = "idle"
+    STOPPING = "stopping"
+    STALE = "stale"
+
+
+_WORKER_LOOKS = {
+    Health.WORKING: (narrate.RUNNING, Tone.RUNNING),
+    Health.IDLE: (IDLE, Tone.TEXT),
+    Health.STOPPING: (STOPPING, Tone.DIM),
+    Health.STALE: (STALE, Tone.STALE),
+}
+_TONES = {
+    narrate.RUNNING: Tone.RUNNING,
+    narrate.CLAIMED: Tone.RUNNING,
+    narrate.READY: Tone.TEXT,
+    narrate.DONE: Tone.DONE,
+    narrate.FAILED: Tone.FAILED,
+    narrate.HUMAN: Tone.HUMAN,
+}
+LEGEND = (
+    (narrate.RUNNING, "running"),
+    (narrate.CLAIMED, "claimed"),
+    (narrate.READY, "ready"),
+    (narrate.WAITING, "waiting"),
+    (narrate.DONE, "done"),
+    (narrate.FAILED, "failed"),
+    (narrate.HUMAN, "needs you"),
+    (narrate.UPSTREAM, "blocked by a dep"),
+    (narrate.REMOVED, "left the DAG"),
+    (narrate.CANCELLED, "cancelled"),
+    (IDLE, "idle worker"),
+    (STOPPING, "stopping worker"),
+    (STALE, "stale worker"),
+)
+
+
+def tone_of(symbol: str) -> Tone:
+    """Return the tone that goes with a symbol, the same everywhere."""
+    return Tone.STALE if symbol == STALE else _TONES.get(symbol, Tone.DIM)
+
+
+def in_backoff(task: TaskRow, now: datetime) -> bool:
+    """Say whether a READY task waits for its next attempt."""
+    return task.state is State.READY and task.not_before is not None and task.not_before > now
+
+
+def task_symbol(task: TaskRow, now: datetime) -> str:
+    """Return a task's symbol; one in backoff waits."""
+    if in_backoff(task, now):
+        return narrate.WAITING
+    return narrate.symbol(task.state, task.reasons, task.pending)
+
+
+def state_words(task: TaskRow, now: datetime) -> str:
+    """Return a task's state as people say it."""
+    if task.state is State.READY and (task.pending or in_backoff(task, now)):
+        return "waiting"
+    return task.state.lower()
+
+
+def is_live(worker: WorkerRow) -> bool:
+    """Say whether the store takes the worker for a live one."""
+    return worker.status in LIVE_WORKERS
+
+
+def is_stale(worker: WorkerRow, now: datetime, stale_after: float) -> bool:
+    """Say whether a live worker is silent for more than `stale_after` seconds, or gone."""
+    silent = (now - worker.beat_at).total_seconds()
+    return is_live(worker) and (not worker.alive or silent > stale_after)
+
+
+def health(worker: WorkerRow, now: datetime, stale_after: float) -> Health:
+    """Return what a live worker is doing."""
+    if is_stale(worker, now, stale_after):
+        return Health.STALE
+    if worker.status is WorkerStatus.STOPPING:
+        return Health.STOPPING
+    return Health.WORKING if worker.task_id else Health.IDLE
+
+
+def worker_look(state: Health) -> tuple[str, Tone]:
+    """Return a worker's symbol and tone."""
+    return _WORKER_LOOKS[state]
+
+
+def since(moment: datetime | None, now: datetime) -> str:
+    """Return how long ago `moment` was, or a dash."""
+    return NOTHING if moment is None else age((now - moment).total_seconds())
+
+
+def until(moment: datetime | None, now: datetime) -> str:
+    """Return how long it is until `moment`, or a dash."""
+    return NOTHING if moment is None else age((moment - now).total_seconds())
+
+
+def spent(task: TaskRow, now: datetime) -> str:
+    """Return how long the task's run takes or took."""
+    if task.state in ACTIVE:
+        return since(task.started_at, now)
+    if task.started_at is None or task.ended_at is None or task.state is State.READY:
+        return NOTHING
+    return age((task.ended_at - task.started_at).total_seconds())
+
+
+def tries(task: TaskRow) -> str:
+    """Return attempts made out of attempts allowed."""
+    return f"{task.attempts}/{task.retries + 1}" if task.attempts else NOTHING
+
+
+def is_held(agent: str, held: Collection[str]) -> bool:
+    """Say whether claims are held for an agent."""
+    return agent in held or ALL_AGENTS in held
+
+
+def why(
+    task: TaskRow,
+    now: datetime,
+    *,
+    held: Collection[str] = (),
+    notes: Mapping[str, str] | None = None,
+    done: Collection[str] = (),
+) -> str:
+    """Say in a few words what a task does now, or why it does nothing.
+
+    `notes` has what workers said of their task, by its id. `done` names tasks that are known to
+    be DONE, so that a task with several deps can name those that it still waits for.
+    """
+    if task.state in ACTIVE:
+        return clean_text((notes or {}).get(task.id, ""))
+    if task.state is State.BLOCKED:
+        return narrate.describe_reasons(task.reasons, task.error)
+    if task.state is not State.READY:
+        return clean_text(task.error or "")
+    if task.pending:
+        unmet = [dep for dep in task.deps if dep not in done]
+        if len(unmet) == task.pending:
+            return "waits for " + ", ".join(map(clean_text, unmet))
+        return f"waits for {task.pending} of {plural(len(task.deps), 'task')}"
+    if in_backoff(task, now):
+        failed = f" after: {clean_text(task.error)}" if task.error else ""
+        return f"again in {until(task.not_before, now)}{failed}"
+    if is_held(task.agent, held):
+        return "claims are held"
+    return f"ready for a {clean_text(task.agent)} worker"
+
+
+def why_tone(task: TaskRow) -> Tone:
+    """Return the tone of `why`: loud only where something went wrong."""
+    if task.state is State.FAILED:
+        return Tone.FAILED
+    return Tone.HUMAN if Reason.HUMAN in task.reasons else Tone.DIM
+
+
+def event_tones(event: Event) -> tuple[str, Tone, Tone]:
+    """Return an event's symbol, the symbol's tone and the sentence's."""
+    symbol = narrate.event_symbol(event)
+    tone = tone_of(symbol)
+    loud = tone in {Tone.FAILED, Tone.HUMAN}
+    return symbol, tone, tone if loud else (Tone.DIM if tone is Tone.DIM else Tone.TEXT)
+
+
+def clock_time(moment: datetime) -> str:
+    """Return the time of day where the user is."""
+    return moment.astimezone().strftime("%H:%M:%S")
+
+
+_RUN_SYMBOLS = {
+    RunOutcome.DONE: narrate.DONE,
+    RunOutcome.FAILED: narrate.FAILED,
+    RunOutcome.KILLED: narrate.FAILED,
+    RunOutcome.TIMED_OUT: narrate.FAILED,
+    RunOutcome.BLOCKED: narrate.HUMAN,
+    RunOutcome.CANCELLED: narrate.CANCELLED,
+}
+
+
+def run_symbol(run: RunRow) -> str:
+    """Return a run's symbol."""
+    if run.outcome is None:
+        return narrate.RUNNING
+    return _RUN_SYMBOLS.get(run.outcome, narrate.NOTE)

@@ -1,0 +1,17 @@
+"""What one sees who starts the dashboard where nothing is yet: one question."""
+
+from __future__ import annotations
+
+from tui.app import Styled
+from tui.screens.dialogs import Choice, demo_question
+
+
+class Offer(Styled[bool]):
+    """Asks whether to start the bundled demo. Its result is True for yes."""
+
+    def on_mount(self) -> None:
+        """Ask."""
+        self.push_screen(demo_question(), self._answered)
+
+    def _answered(self, choice: Choice | None) -> None:
+        self.exit(choice is Choice.YES)

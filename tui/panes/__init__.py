@@ -1,0 +1,1 @@
+"""The four live panes: each knows how its rows look, none knows where they come from."""

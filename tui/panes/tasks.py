@@ -1,0 +1,66 @@
+"""The tasks: what runs, what broke, what comes next, and for what waits the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import ClassVar
+
+from engine.model import State
+from engine.text import clean_text
+from engine.views import TaskRow
+from tui import look
+from tui.widgets.cells import Line, Tone
+from tui.widgets.columns import Column
+from tui.widgets.rows import RowList
+
+
+class TasksList(RowList[TaskRow]):
+    """A window of the tasks in screen order. Set the facts around them before `put`."""
+
+    COLUMNS: ClassVar[tuple[Column, ...]] = (
+        Column("", 1),
+        Column("id", 16, 34, middle=True),
+        Column("name", 16, 32, drop=5),
+        Column("agent", 6, 14, middle=True, drop=3),
+        Column("worker", 8, 18, middle=True, drop=4),
+        Column("try", 3, 7, right=True, drop=2),
+        Column("time", 5, right=True),
+        Column("now / why", 24, 64, fills=True, drop=1),
+    )
+    EMPTY = "no tasks: `agentmux-tui DAG` seeds a DAG file"
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__(id="tasks-list")
+        self._now = now
+        self._held: Collection[str] = ()
+        self._notes: Mapping[str, str] = {}
+        self._done: Collection[str] = ()
+
+    def facts(
+        self, held: Collection[str], notes: Mapping[str, str], done: Collection[str]
+    ) -> None:
+        """Say what else is known: held agents, workers' notes by task, tasks known as DONE."""
+        self._held, self._notes, self._done = held, notes, done
+
+    def key_of(self, row: TaskRow) -> str:
+        """Return the task's id."""
+        return row.id
+
+    def cells_of(self, row: TaskRow) -> Line:
+        """Tell a task."""
+        now = self._now()
+        symbol = look.task_symbol(row, now)
+        tone = look.tone_of(symbol)
+        quiet = Tone.DIM if row.state in {State.DONE, State.CANCELLED} else Tone.TEXT
+        reason = look.why(row, now, held=self._held, notes=self._notes, done=self._done)
+        return (
+            (symbol, tone),
+            (clean_text(row.id), tone),
+            ("" if row.name == row.id else clean_text(row.name), quiet if tone is not Tone.DIM else tone),
+            (clean_text(row.agent), Tone.DIM),
+            (clean_text(row.claimed_by or row.worker_id or ""), Tone.DIM),
+            (look.tries(row), Tone.DIM),
+            (look.spent(row, now), Tone.TEXT if tone is Tone.RUNNING else Tone.DIM),
+            (reason, look.why_tone(row)),
+        )

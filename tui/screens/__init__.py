@@ -1,0 +1,1 @@
+"""What fills the terminal: the panes together, one task, and the questions."""

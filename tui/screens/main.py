@@ -1,0 +1,295 @@
+"""The dashboard itself: the line of progress, four live panes, the footer."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal
+from textual.widgets import Input, Static
+
+from engine.errors import ValidationError
+from engine.filters import TaskFilter, parse_filter
+from engine.model import Event, State
+from engine.text import clean_text
+from engine.views import WorkerRow
+from tui import look
+from tui.actions import Place, Selection
+from tui.headline import Mood, Pace, headline
+from tui.panes.events import EventsList
+from tui.panes.pane import Pane
+from tui.panes.stale import StaleList
+from tui.panes.tasks import TasksList
+from tui.panes.workers import WorkersList
+from tui.ports import Engine
+from tui.screens.paned import PanedScreen
+from tui.snapshot import Section, Snapshot, Wants, take
+from tui.widgets.bars import Bar
+from tui.widgets.rows import RowList
+
+_PLACES = (Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE)
+_SLOW = 2.0
+"""Seconds after which a refresh that has not come back is told to the user."""
+
+
+class MainScreen(PanedScreen):
+    """Shows one snapshot after the other, each as a whole."""
+
+    def __init__(self, engine: Engine, *, watching: bool = False) -> None:
+        super().__init__()
+        self._engine = engine
+        self._watching = watching
+        self._where = TaskFilter()
+        self._picture = Snapshot()
+        self._pace = Pace()
+        self._asked_at: float | None = None
+        self.quitting = ""
+        stale_after = engine.config.stale_after
+        now = engine.clock.now
+        self.worker_rows = WorkersList(now, stale_after)
+        self.task_rows = TasksList(now)
+        self.event_rows = EventsList()
+        self.stale_rows = StaleList(now)
+        self.filter = Input(
+            placeholder="word  state:failed  agent:codex  !not",
+            compact=True,
+            select_on_focus=False,
+            # What is typed or pasted here is shown as it is: no control character gets in.
+            restrict=r"[^\x00-\x1f\x7f-\x9f]*",
+            id="filter",
+        )
+        self.filter_line = Horizontal(Static("/"), self.filter, id="filter-line")
+        self._panes = (
+            Pane(1, "Workers", self.worker_rows, id="workers"),
+            Pane(2, "Tasks", self.task_rows, self.filter_line, id="tasks"),
+            Pane(3, "Events", self.event_rows, id="events"),
+            Pane(4, "Stale heartbeats", self.stale_rows, id="stale"),
+        )
+        self._current = 1
+        self.head = Bar(id="head")
+
+    def compose(self) -> ComposeResult:
+        """Lay the panes out."""
+        workers, tasks, events, stale = self._panes
+        yield self.head
+        yield self.tabs
+        with Container(id="body"):
+            with Container(id="top", classes="box"):
+                yield workers
+                yield stale
+            with Container(id="bottom", classes="box"):
+                yield tasks
+                yield events
+        yield self.keys
+
+    def on_mount(self) -> None:
+        """Show the frame at once; the first snapshot fills it."""
+        self.filter_line.display = False
+        super().on_mount()
+        self._show_head()
+
+    @property
+    def panes(self) -> tuple[Pane, ...]:
+        """Workers, tasks, events, stale heartbeats."""
+        return self._panes
+
+    @property
+    def picture(self) -> Snapshot:
+        """What is on the screen now."""
+        return self._picture
+
+    @property
+    def where(self) -> TaskFilter:
+        """The filter of the task pane."""
+        return self._where
+
+    # -- refreshing ------------------------------------------------------------------------
+
+    async def load(self, *, changed: bool) -> None:
+        """Take the next snapshot and show it."""
+        wants = Wants(self._where, self.task_rows.window, self.event_rows.window)
+        self._asked_at = self._engine.clock.monotonic()
+        try:
+            picture = await take(
+                self._engine.queries, wants, self._engine.clock.now, self._picture, changed=changed
+            )
+        finally:
+            self._asked_at = None
+        if picture.wants is None or picture.wants.where != self._where:
+            return  # the filter changed meanwhile: the next snapshot is on its way
+        self.show(picture)
+
+    def show(self, picture: Snapshot) -> None:
+        """Show a snapshot, all of it at once."""
+        with self.app.batch_update():
+            self._picture = picture
+            live = [w for w in picture.workers.value if look.is_live(w)]
+            self._trouble(self.worker_rows, picture.workers)
+            self.worker_rows.put(live)
+            self._show_stale()
+            page = picture.tasks.value
+            self.task_rows.facts(
+                picture.progress.value.held,
+                {w.task_id: w.note for w in live if w.task_id is not None},
+                {task.id for task in page.rows if task.state is State.DONE},
+            )
+            self._trouble(self.task_rows, picture.tasks)
+            self.task_rows.empty = (
+                f"no task matches {clean_text(str(self._where))}: esc clears the filter"
+                if self._where
+                else self.task_rows.EMPTY
+            )
+            self.task_rows.put(
+                page.rows, offset=page.offset, total=page.total, cursor_at=page.cursor_at
+            )
+            events = picture.events.value
+            self._trouble(self.event_rows, picture.events)
+            self.event_rows.put(
+                events.rows, offset=events.offset, total=events.total, cursor_at=events.cursor_at
+            )
+            self._caption()
+            self._show_head()
+            self.refresh_bars()
+
+    def tick(self) -> None:
+        """Let the ages grow, and notice who has gone silent."""
+        with self.app.batch_update():
+            self._show_stale()
+            self.worker_rows.repaint()
+            self.task_rows.repaint()
+            self._show_head()
+            self.refresh_bars()
+
+    def _stale_workers(self) -> list[WorkerRow]:
+        now, limit = self._engine.clock.now(), self._engine.config.stale_after
+        silent = [w for w in self._picture.workers.value if look.is_stale(w, now, limit)]
+        return sorted(silent, key=lambda worker: worker.beat_at)
+
+    def _show_stale(self) -> None:
+        self._trouble(self.stale_rows, self._picture.workers)
+        stale = self._stale_workers()
+        self.stale_rows.put(stale)
+        pane = self._panes[3]
+        pane.set_class(bool(stale), "-alarm")
+        pane.caption(foot=str(len(stale)))
+
+    @staticmethod
+    def _trouble(rows: RowList[object] | RowList[WorkerRow], section: Section[object]) -> None:
+        # Rows that were read once stay on screen; the line above says how old they are.
+        rows.trouble = section.trouble if section.read_at is None else ""
+
+    def _caption(self) -> None:
+        workers, tasks, events, _stale = self._panes
+        picture = self._picture
+        busy = sum(1 for w in picture.workers.value if look.is_live(w) and w.task_id)
+        live = self.worker_rows.total
+        workers.caption(picture.workers.trouble, f"{busy} of {live} busy", str(live))
+        total, shown = picture.progress.value.total, self.task_rows.total
+        place = f"{shown:,} of {total:,}" if self._where else f"{shown:,}"
+        tasks.caption(picture.tasks.trouble or str(self._where), place, f"{shown:,}")
+        newest = f"{self.event_rows.total:,}"
+        follow = "follows" if self.event_rows.following else f"at {self.event_rows.cursor + 1:,}"
+        events.caption(picture.events.trouble, f"{follow} · {newest}", newest)
+
+    def _show_head(self) -> None:
+        now = self._engine.clock.now()
+        late = 0.0
+        if self._asked_at is not None:
+            waited = self._engine.clock.monotonic() - self._asked_at
+            late = waited if waited > _SLOW else 0.0
+        progress = self._picture.progress.value
+        self._pace.note(now, progress.by_state.get(State.DONE, 0))
+        rate = self._pace.per_minute(progress.recent)
+        mood = Mood(self._watching, self.quitting, len(self._stale_workers()), late, rate)
+        self.head.put(headline(self._picture, now, self.size.width, mood))
+
+    # -- acting ----------------------------------------------------------------------------
+
+    def selection(self) -> Selection:
+        """Return what is under the cursor of the current pane."""
+        place = _PLACES[self._current]
+        held = self._picture.progress.value.held
+        worker: WorkerRow | None = None
+        if place in {Place.WORKERS, Place.STALE}:
+            worker = (self.worker_rows if place is Place.WORKERS else self.stale_rows).current
+            opens = worker.task_id if worker is not None else None
+            return Selection(place, worker, None, opens, held, self._watching)
+        if place is Place.EVENTS:
+            event: Event | None = self.event_rows.current
+            opens = event.task_id if event is not None else None
+            return Selection(place, None, None, opens, held, self._watching)
+        task = self.task_rows.current
+        if task is not None and task.claimed_by is not None:
+            known = (w for w in self._picture.workers.value if w.id == task.claimed_by)
+            worker = next(known, None)
+        opens = task.id if task is not None else None
+        return Selection(place, worker, task, opens, held, self._watching)
+
+    @on(RowList.Moved)
+    def moved(self, event: RowList.Moved) -> None:
+        """Show what can be done with the row that is now under the cursor."""
+        event.stop()
+        self.refresh_bars()
+        self._caption()
+
+    @on(RowList.Wanted)
+    def wanted(self, event: RowList.Wanted) -> None:
+        """Have the rows read that came into view."""
+        event.stop()
+        self.post_message(self.Wanted())
+
+    @on(RowList.Opened)
+    async def opened(self, event: RowList.Opened) -> None:
+        """Do what enter does."""
+        event.stop()
+        await self.run_action("app.act('detail')")
+
+    def action_back(self) -> None:
+        """Leave the filter's line, else zoom, else the filter itself."""
+        if self.filter.has_focus:
+            self.filter.value = ""
+            self._close_filter()
+        elif self.zoomed:
+            self.action_zoom()
+        elif self._where:
+            self.filter.value = ""
+            self._set_filter(TaskFilter())
+
+    # -- the filter ------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        """Open the filter's line."""
+        self.go_to(1)
+        self.filter_line.display = True
+        self.filter.focus()
+
+    @on(Input.Changed, "#filter")
+    def filter_typed(self, event: Input.Changed) -> None:
+        """Filter while one types; what cannot be read is named and changes nothing."""
+        event.stop()
+        try:
+            self._set_filter(parse_filter(event.value))
+        except ValidationError as error:
+            self._panes[1].caption(str(self._where), clean_text(str(error)))
+
+    @on(Input.Submitted, "#filter")
+    def filter_kept(self, event: Input.Submitted) -> None:
+        """Keep the filter and go back to the list."""
+        event.stop()
+        self._close_filter()
+
+    def on_input_blurred(self) -> None:
+        """Close the filter's line when something else is clicked."""
+        self.filter_line.display = False
+
+    def _close_filter(self) -> None:
+        self.filter_line.display = False
+        self.task_rows.focus()
+        self._caption()
+
+    def _set_filter(self, where: TaskFilter) -> None:
+        if where != self._where:
+            self._where = where
+            self.task_rows.forget()
+        self._caption()
+        self.post_message(self.Wanted())
+

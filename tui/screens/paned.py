@@ -1,0 +1,175 @@
+"""What the dashboard and the detail screen share: panes side by side, or as tabs.
+
+Below 100 columns, and when zoomed, one pane has the whole screen and the others are tabs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+from textual import events, on
+from textual.binding import BindingType
+from textual.message import Message
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui.actions import ACTIONS, Selection, bindings, shown
+from tui.panes.pane import Pane
+from tui.widgets.bars import Bar, Piece
+from tui.widgets.cells import Tone
+
+NARROW = 100
+"""Columns below which panes become tabs."""
+
+
+class PanedScreen(Screen[None]):
+    """A screen of numbered panes, one of them the current one."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings()]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-normal"), (160, "-wide")]  # noqa: RUF012 - typed by Textual
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (34, "-mid"), (52, "-tall")]  # noqa: RUF012 - typed by Textual
+
+    class Wanted(Message):
+        """The screen needs to be loaded again, now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tabs = Bar(gap=3, id="tabs")
+        self.keys = Bar(id="keys")
+        self._current = 0
+        self._zoomed = False
+
+    # -- what subclasses say ---------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def panes(self) -> tuple[Pane, ...]:
+        """The panes in the order of their numbers."""
+
+    @abstractmethod
+    def selection(self) -> Selection:
+        """Return what an action would act on now."""
+
+    @abstractmethod
+    async def load(self, *, changed: bool) -> None:
+        """Read what the screen shows and show it; `changed` says that the store did."""
+
+    @abstractmethod
+    def tick(self) -> None:
+        """Let the ages grow; called once a second."""
+
+    # -- panes -----------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Pane:
+        """The pane that keys act on."""
+        return self.panes[self._current]
+
+    @property
+    def single(self) -> bool:
+        """Whether one pane has the whole screen."""
+        return self._zoomed or 0 < self.size.width < NARROW
+
+    @property
+    def zoomed(self) -> bool:
+        """Whether the user zoomed in."""
+        return self._zoomed
+
+    def on_mount(self) -> None:
+        """Begin with the pane that the screen opens on."""
+        self.go_to(self._current)
+
+    def on_resize(self, _event: events.Resize) -> None:
+        """Turn panes into tabs, or back."""
+        self._arrange()
+        self.call_after_refresh(self._keep_focus)
+
+    def go_to(self, index: int) -> None:
+        """Make a pane the current one."""
+        self._current = index % len(self.panes)
+        self._arrange()
+        self._body(self.current).focus(scroll_visible=False)
+        self.refresh_bars()
+
+    def _keep_focus(self) -> None:
+        # A list that had no room for a moment has lost its focus.
+        if self.focused is None:
+            self._body(self.current).focus(scroll_visible=False)
+
+    def _arrange(self) -> None:
+        single = self.single
+        for pane in self.panes:
+            pane.set_class(pane is self.current, "-current")
+        current = set(self.current.ancestors_with_self)
+        for box in self.query(".box"):
+            box.display = not single or box in current
+        for pane in self.panes:
+            pane.display = not single or pane is self.current
+        self.tabs.display = single
+        self.set_class(single, "-single")
+        self.refresh_bars()
+
+    @staticmethod
+    def _body(pane: Pane) -> Widget:
+        return next(child for child in pane.walk_children(Widget) if child.focusable)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """Follow the focus wherever the mouse takes it."""
+        for index, pane in enumerate(self.panes):
+            if pane in event.widget.ancestors_with_self and index != self._current:
+                self._current = index
+                self._arrange()
+
+    def action_next_pane(self) -> None:
+        """Go to the next pane."""
+        self.go_to(self._current + 1)
+
+    def action_previous_pane(self) -> None:
+        """Go to the pane before."""
+        self.go_to(self._current - 1)
+
+    def action_pane(self, number: int) -> None:
+        """Go to a pane by its number, if there is one with that number."""
+        if number <= len(self.panes):
+            self.go_to(number - 1)
+
+    def action_zoom(self) -> None:
+        """Give the current pane the whole screen, or give it back."""
+        self._zoomed = not self._zoomed
+        self._arrange()
+
+    # -- bars ------------------------------------------------------------------------------
+
+    def refresh_bars(self) -> None:
+        """Show the tabs and the footer as they are for what is selected now."""
+        if self.is_mounted:
+            self.keys.put(list(self._key_pieces()))
+            self.tabs.put(list(self._tab_pieces()))
+
+    def _key_pieces(self) -> Iterator[Piece]:
+        selection = self.selection()
+        for rank, action in enumerate(ACTIONS):
+            if selection.place not in action.places:
+                continue
+            legal = action.refuse(selection) is None
+            tones = (Tone.BOLD, Tone.TEXT) if legal else (Tone.OFF, Tone.OFF)
+            key, label = shown(action.keys[0]), action.label_for(selection)
+            always = action.name in {"help", "quit"}
+            yield Piece(
+                ((key, tones[0]), (f" {label}", tones[1])), action.name, 0 if always else rank + 1
+            )
+
+    def _tab_pieces(self) -> Iterator[Piece]:
+        for pane in self.panes:
+            tone = Tone.BOLD if pane is self.current else Tone.DIM
+            mark = "▌" if pane is self.current else " "
+            text = f"{mark}{pane.number} {pane.heading.split()[0]}"
+            yield Piece(((text, tone), (f" {pane.count}", Tone.DIM)), f"pane_{pane.number}")
+
+    @on(Bar.Pressed)
+    async def pressed(self, event: Bar.Pressed) -> None:
+        """Do what a click on a bar means."""
+        event.stop()
+        await self.run_action(f"app.act({event.name!r})")

@@ -1,0 +1,150 @@
+"""One frozen picture of the store for each refresh: the screen never shows half an update.
+
+Reads only what may have changed: the window that each list shows, never a whole table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from engine.filters import TaskFilter
+from engine.model import Event
+from engine.text import clean_text
+from engine.views import Progress, TaskRow, WorkerRow
+from tui.ports import Queries
+from tui.widgets.rows import Window
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Generic[T]):
+    """One part of the picture. `read_at` is None until it was read for the first time.
+
+    After a failed read `trouble` says why, and `value` is still the last one that was read.
+    """
+
+    value: T
+    read_at: datetime | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A window of a long list: `rows[0]` is row `offset` of `total`.
+
+    `cursor_at` is where the chosen row is now; None if nobody has chosen one, or it is gone.
+    """
+
+    rows: tuple[T, ...] = ()
+    offset: int = 0
+    total: int = 0
+    cursor_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What the panes show: the filter of the tasks, and the windows of the two long lists."""
+
+    where: TaskFilter
+    tasks: Window
+    events: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The picture. `wants` is what it was taken for."""
+
+    wants: Wants | None = None
+    progress: Section[Progress] = field(default_factory=lambda: Section(Progress()))
+    workers: Section[tuple[WorkerRow, ...]] = field(default_factory=lambda: Section(()))
+    tasks: Section[Page[TaskRow]] = field(default_factory=lambda: Section(Page()))
+    events: Section[Page[Event]] = field(default_factory=lambda: Section(Page()))
+
+    @property
+    def troubled(self) -> bool:
+        """Whether a part could not be read."""
+        return bool(self.trouble)
+
+    @property
+    def trouble(self) -> str:
+        """Why a part could not be read; empty if all could."""
+        sections = (self.progress, self.workers, self.tasks, self.events)
+        return next((section.trouble for section in sections if section.trouble), "")
+
+    @property
+    def read_at(self) -> datetime | None:
+        """When the oldest part was read; None if one never was."""
+        moments = [s.read_at for s in (self.progress, self.workers, self.tasks, self.events)]
+        known = [moment for moment in moments if moment is not None]
+        return min(known) if len(known) == len(moments) else None
+
+
+async def take(
+    queries: Queries,
+    wants: Wants,
+    now: Callable[[], datetime],
+    before: Snapshot,
+    *,
+    changed: bool,
+) -> Snapshot:
+    """Return the next picture. Unless the store has `changed`, only new windows are read.
+
+    A query that fails leaves its section as it was, with the reason.
+    """
+
+    async def read(section: Section[T], same: bool, query: Callable[[], Awaitable[T]]) -> Section[T]:
+        if same and not changed and section.read_at is not None and not section.trouble:
+            return section
+        moment = now()
+        try:
+            value = await query()
+        except Exception as error:  # noqa: BLE001 - whatever a query throws is shown in its pane
+            return replace(section, trouble=explain(error))
+        return Section(value, moment)
+
+    old = before.wants
+    same_tasks = old is not None and (old.where, old.tasks) == (wants.where, wants.tasks)
+    same_events = old is not None and old.events == wants.events
+    return Snapshot(
+        wants=wants,
+        progress=await read(before.progress, True, queries.progress),
+        workers=await read(before.workers, True, lambda: _workers(queries)),
+        tasks=await read(before.tasks, same_tasks, lambda: _tasks(queries, wants)),
+        events=await read(before.events, same_events, lambda: _events(queries, wants.events)),
+    )
+
+
+def explain(error: Exception) -> str:
+    """Return an error as one clean line."""
+    text = clean_text(str(error)).strip()
+    return text or type(error).__name__
+
+
+async def _workers(queries: Queries) -> tuple[WorkerRow, ...]:
+    return tuple(await queries.workers())
+
+
+async def _tasks(queries: Queries, wants: Wants) -> Page[TaskRow]:
+    total = await queries.count_tasks(wants.where)
+    cursor_at = None
+    if isinstance(wants.tasks.cursor, str):
+        cursor_at = await queries.locate_task(wants.where, wants.tasks.cursor)
+    offset, limit = wants.tasks.moved(cursor_at)
+    offset = min(offset, max(0, total - limit))
+    rows = await queries.tasks(wants.where, limit=limit, offset=offset, order="screen")
+    return Page(tuple(rows), offset, total, cursor_at)
+
+
+async def _events(queries: Queries, window: Window) -> Page[Event]:
+    # Events are numbered from 1 without gaps, so an event's place is its number.
+    total = await queries.last_seq()
+    offset, limit = window.moved(None)
+    if window.at_end or offset + limit > total:
+        offset = max(0, total - limit)
+    rows = await queries.events(after=offset, limit=limit)
+    cursor_at = window.cursor - 1 if isinstance(window.cursor, int) else None
+    return Page(tuple(rows), offset, total, cursor_at)

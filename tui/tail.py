@@ -1,0 +1,47 @@
+"""The end of a run's output files, read without ever reading a whole file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.text import clean_text
+
+_BYTES = 64 * 1024
+_LINES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last lines of a file, clean. `cut` says that there is more before them.
+
+    `error` is why the file could not be read; a file that is not there yet has no lines.
+    """
+
+    lines: tuple[str, ...] = ()
+    cut: bool = False
+    error: str = ""
+
+
+def read_tail(path: Path) -> Tail:
+    """Return the last lines of `path`, at most 64 KiB of it. Never raises for a file's sake."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - _BYTES)
+            file.seek(start)
+            data = file.read(_BYTES)
+    except FileNotFoundError:
+        return Tail()
+    except OSError as error:
+        return Tail(error=f"cannot read {clean_text(str(path))}: {error.strerror}")
+    lines = data.decode(errors="replace").split("\n")
+    if start:
+        lines = lines[1:] or lines  # the first is a part of one
+    if lines and not lines[-1]:
+        lines.pop()
+    kept = lines[-_LINES:]
+    # A carriage return rewinds its line: progress bars show their last state, as in a terminal.
+    shown = (clean_text(line.rstrip("\r").rsplit("\r", 1)[-1]) for line in kept)
+    return Tail(tuple(shown), cut=bool(start) or len(kept) < len(lines))

@@ -1,0 +1,1 @@
+"""Things that paint lines. They know tones and cells, and nothing of tasks and workers."""

@@ -1,0 +1,90 @@
+"""A text to read: lines that are laid out for the width at hand, scrolled, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual.binding import BindingType
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from tui.actions import motions
+from tui.widgets.cells import TONES, Line, Painter
+
+Layout = Callable[[int], Sequence[Line]]
+"""Lays a text out in lines of a width in cells."""
+
+
+class Document(ScrollView, Painter, can_focus=True):
+    """A scrolled text. With `follows` it stays at its end until somebody scrolls up."""
+
+    COMPONENT_CLASSES = TONES
+    ALLOW_SELECT = False
+    BINDINGS: ClassVar[list[BindingType]] = [*motions()]
+
+    def __init__(self, *, follows: bool = False, id: str | None = None) -> None:  # noqa: A002 - Textual's own name for it
+        super().__init__(id=id)
+        self._follows = follows
+        self._layout: Layout = _nothing
+        self._lines: tuple[Line, ...] = ()
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The text as it is laid out now."""
+        return self._lines
+
+    def show(self, layout: Layout) -> None:
+        """Show this text from now on; where one has scrolled to stays."""
+        self._layout = layout
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        width = self.size.width
+        if not width:
+            return
+        at_end = self._follows and self.scroll_offset.y >= self.max_scroll_y
+        before = self._lines
+        self._lines = tuple(self._layout(width))
+        size = Size(0, len(self._lines))
+        if size != self.virtual_size:
+            self.virtual_size = size
+        if at_end:
+            self.scroll_to(y=len(self._lines), animate=False, force=True)
+        if len(before) != len(self._lines):
+            self.refresh()
+            return
+        for y, (old, new) in enumerate(zip(before, self._lines, strict=True)):
+            if old != new:
+                self.refresh_line(y)
+
+    def on_resize(self) -> None:
+        """Lay out anew."""
+        self._lay_out()
+
+    def render_line(self, y: int) -> Strip:
+        """Paint one line of what is on screen."""
+        index = self.scroll_offset.y + y
+        line = self._lines[index] if index < len(self._lines) else ()
+        return self.strip(line, self.size.width)
+
+    def action_move(self, rows: int) -> None:
+        """Scroll by so many lines."""
+        self.scroll_to(y=self.scroll_offset.y + rows, animate=False, force=True)
+
+    def action_page(self, pages: int) -> None:
+        """Scroll by so many screenfuls."""
+        self.action_move(pages * max(1, self.size.height - 1))
+
+    def action_first(self) -> None:
+        """Go to the first line."""
+        self.scroll_to(y=0, animate=False, force=True)
+
+    def action_last(self) -> None:
+        """Go to the last line."""
+        self.scroll_to(y=len(self._lines), animate=False, force=True)
+
+
+def _nothing(_width: int) -> Sequence[Line]:
+    return ()
