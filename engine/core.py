@@ -130,13 +130,17 @@ class Engine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Shielded: a second Ctrl+C must not cut short the release of what this process holds.
+        # A second cancellation must not cut short the release of what this process holds.
         closing = asyncio.ensure_future(self._stack.aclose())
+        cancelled: asyncio.CancelledError | None = None
         while not closing.done():
             try:
-                await asyncio.shield(closing)
-            except asyncio.CancelledError:
-                continue
+                await asyncio.wait({closing})
+            except asyncio.CancelledError as again:
+                cancelled = again
+        closing.result()
+        if cancelled is not None and error is None:
+            raise cancelled
 
     def changes(self) -> AsyncIterator[None]:
         """Yield at once, and then after every commit by any process, coalesced."""

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,7 @@ class Host:
                 asyncio.create_task(self._tick_forever(), name="host tick"),
                 asyncio.create_task(self._listen(), name="host feed"),
             ]
+        old = await asyncio.to_thread(_stop_files, self._layout.control)
         worker_id = await self._store.register(agent, worker_id, self.identity, seems_alive)
 
         async def is_idle() -> bool:
@@ -116,7 +118,7 @@ class Host:
             is_idle=is_idle if until_idle else None,
         )
         try:
-            await asyncio.to_thread(self._enter, worker)
+            await asyncio.to_thread(self._enter, worker, old)
         except OSError as error:
             await self._store.set_status(worker_id, self.identity, WorkerStatus.STOPPED)
             raise StorageError(f"{error.filename}: {error.strerror}") from error
@@ -133,7 +135,9 @@ class Host:
     async def wait(self) -> None:
         """Wait until every worker has ended."""
         while self._lives:
-            await asyncio.gather(*self._lives.values(), return_exceptions=True)
+            # Not gather: whoever gives up waiting must not cancel the workers with it. One that
+            # is cut short while its next claim is being committed would never know of it.
+            await asyncio.wait(self._lives.values())
 
     def active_runs(self) -> int:
         """Count the runs of this process."""
@@ -178,25 +182,25 @@ class Host:
             self.workers.pop(worker.id, None)
             self._lives.pop(worker.id, None)
 
-    def _enter(self, worker: Worker) -> None:
-        # A stop file from before its time was meant for somebody else.
-        self._layout.stop_file(worker.agent, worker.id).unlink(missing_ok=True)
+    def _enter(self, worker: Worker, old: Mapping[str, tuple[int, int]]) -> None:
+        # A stop file from before its time was meant for somebody else; one that came after its
+        # name was known is meant for it.
+        file = self._layout.stop_file(worker.agent, worker.id)
+        if file.name in old and _stop_files(file.parent).get(file.name) == old[file.name]:
+            file.unlink(missing_ok=True)
         write_private(self._layout.pid_file(worker.agent, worker.id), str(self.identity.pid))
         self._write_heartbeats([worker])
 
     async def _tick_forever(self) -> None:
         next_beat = self._clock.monotonic() + self._config.heartbeat
-        next_renewal = self._clock.monotonic() + self._config.renew
         while True:
             await asyncio.sleep(_TICK)
             now = self._clock.monotonic()
-            beat_due, renewal_due = now >= next_beat, now >= next_renewal
+            beat_due = now >= next_beat
             try:
+                await self._renew()
                 await self._check_claims()
                 await self._obey_stop_files()
-                if renewal_due:
-                    await self._renew()
-                    next_renewal = now + self._config.renew
                 await self._beat(all_of_them=beat_due)
                 if beat_due:
                     next_beat = now + self._config.heartbeat
@@ -230,8 +234,13 @@ class Host:
             worker.stop(drain=word == DRAIN)
 
     async def _renew(self) -> None:
+        """Renew all leases once one is older than `renew`, by the clock that the reaper reads.
+
+        So a laptop that slept renews at its first tick, long before anybody's patience ends.
+        """
         holding = [(w, w.claim) for w in self.workers.values() if w.claim is not None]
-        if not holding:
+        fresh = self._clock.now() + timedelta(seconds=self._config.lease - self._config.renew)
+        if all(claim.lease_until > fresh for _, claim in holding):
             return
         until = await self._store.renew(claim.run_id for _, claim in holding)
         for worker, claim in holding:
@@ -317,11 +326,25 @@ def _task_of(claim: Claim | None) -> str | None:
 def _read_stop_files(folder: Path) -> dict[str, str]:
     """Return the names of the stop files with what they say; an empty one means: at once."""
     found = {}
+    for name in _stop_files(folder):
+        try:
+            found[name] = (folder / name).read_text(errors="replace").strip()
+        except FileNotFoundError:
+            continue  # its worker has just removed it
+        except OSError:
+            found[name] = ""  # a folder, or another user's: that it is there is enough
+    return found
+
+
+def _stop_files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return the names of the stop files with what changes when one is touched again."""
+    found = {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.endswith(".stop"):
-                    found[entry.name] = Path(entry.path).read_text(errors="replace").strip()
+                    status = entry.stat(follow_symlinks=False)
+                    found[entry.name] = (status.st_ino, status.st_mtime_ns)
     except FileNotFoundError:
         # The folder, or a file that its worker has just removed: the next tick sees.
         return found

@@ -83,14 +83,23 @@ class Reaper:
         now = self._clock.now()
         if self._last is not None and abs(now - self._last) > timedelta(seconds=_GAP):
             self._patient_until = now + timedelta(seconds=self._config.renew)
-        self._last = now
         patient = self._patient_until is not None and now < self._patient_until
-        for run in await self._lookout.active():
-            if self.is_lost(run) or (run.lease_until < now and not patient and not self._mine(run)):
-                await self._take_away(run)
+        lost = [
+            run
+            for run in await self._lookout.active()
+            if self.is_lost(run) or (run.lease_until < now and not patient and not self._mine(run))
+        ]
+        # At the same time: each tree may take its whole grace to end.
+        for trouble in await asyncio.gather(*map(self._take_away, lost), return_exceptions=True):
+            if isinstance(trouble, AgentmuxError):
+                log.warning("reaper: %s", trouble)
+            elif trouble is not None:
+                raise trouble
         for worker in await self._queries.workers():
             if worker.status in LIVE_WORKERS and not worker.alive and worker.task_id is None:
                 await self._bury(worker.id, worker.agent)
+        # Taken at the end: ending trees takes its time, and that is no gap.
+        self._last = self._clock.now()
 
     def is_lost(self, run: ActiveRun) -> bool:
         """Whether nobody can be working on a run any more; what cannot be known is not lost."""

@@ -12,14 +12,16 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine import __version__
 from engine.errors import AgentmuxError, StorageError
 from engine.files import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sample_dags"
 STATE_DIR = "AGENTMUX_STATE_DIR"

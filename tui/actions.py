@@ -7,16 +7,20 @@ engine, or a method `action_<name>` of the screen or of the focused list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from textual.binding import Binding
 
 from engine.commands import Command, Hold, Release, Resume, Stop
 from engine.model import ACTIVE, State, WorkerStatus
 from engine.text import clean_text
-from engine.views import TaskRow, WorkerRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from engine.views import TaskRow, WorkerRow
 
 
 class Place(StrEnum):
@@ -78,7 +82,14 @@ class Action:
         return "resume" if self.name == "hold" and selection.held else self.label
 
 
-_SHOWN = {"escape": "esc", "enter": "⏎", "pagedown": "pgdn", "pageup": "pgup", "down": "↓", "up": "↑"}
+_SHOWN = {
+    "escape": "esc",
+    "enter": "⏎",
+    "pagedown": "pgdn",
+    "pageup": "pgup",
+    "down": "↓",
+    "up": "↑",
+}
 
 
 def shown(key: str) -> str:
@@ -186,12 +197,12 @@ ACTIONS: tuple[Action, ...] = (
     Action("down", ("j", "down"), "", "Down", Group.MOVE, local="move(1)"),
     Action("up", ("k", "up"), "", "Up", Group.MOVE, local="move(-1)"),
     Action("first", ("g", "home"), "", "To the top", Group.MOVE, local="first"),
-    Action("last", ("G", "end"), "", "To the end; events follow from there", Group.MOVE, local="last"),
+    Action("last", ("G", "end"), "", "To the end; events follow again", Group.MOVE, local="last"),
     Action("page_down", ("pagedown",), "", "A screenful down", Group.MOVE, local="page(1)"),
     Action("page_up", ("pageup",), "", "A screenful up", Group.MOVE, local="page(-1)"),
     Action("help", ("?",), "help", "Show this help", Group.PROGRAM, _ALL),
     Action(
-        "quit", ("q", "ctrl+q", "ctrl+c"), "quit", "Quit; asks while runs of this process are alive",
+        "quit", ("q", "ctrl+q", "ctrl+c"), "quit", "Quit; asks first while its own runs are alive",
         Group.PROGRAM, _ALL,
     ),
 )  # fmt: skip

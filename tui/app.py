@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import work
 from textual.app import App
-from textual.screen import Screen
 
-from engine.commands import Command, Receipt
 from engine.errors import AgentmuxError
 from engine.text import clean_text, plural
 from tui.actions import BY_NAME, Action
-from tui.ports import Engine
 from tui.screens.detail import DetailScreen
 from tui.screens.dialogs import Choice, HelpScreen, hurry_question, quit_question
 from tui.screens.main import MainScreen
 from tui.screens.paned import PanedScreen
 from tui.snapshot import explain
 from tui.theme import AGENTMUX, meanings
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+    from engine.commands import Command, Receipt
+    from tui.ports import Engine
 
 T = TypeVar("T")
 
@@ -41,7 +44,7 @@ _TOLD = 4
 class Styled(App[T]):
     """An app in the project's own theme; `TEXTUAL_THEME` names another one."""
 
-    CSS_PATH: ClassVar[list[str | os.PathLike[str]]] = [STYLES / "agentmux.tcss"]  # type: ignore[assignment, misc]  # Textual types the one, takes the other
+    CSS_PATH: ClassVar[list[str | os.PathLike[str]]] = [STYLES / "agentmux.tcss"]  # type: ignore[assignment]  # Textual types the one, takes the other
     ENABLE_COMMAND_PALETTE = False
     TITLE = "agentmux"
 

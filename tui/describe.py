@@ -1,18 +1,22 @@
-"""A task told in full: definition, why it is where it is, neighbours, runs, events, output. Pure."""
+"""A task told in full: definition, why it stands where it does, runs, events, output. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from engine import narrate
 from engine.model import ACTIVE, Event, State
 from engine.text import age, clean_text, duration
-from engine.views import Neighbour, RunRow, TaskDetail
 from tui import look
-from tui.tail import Tail
 from tui.widgets.cells import Cell, Line, Tone, cut_end, fitted, line_width, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+
+    from engine.views import Neighbour, RunRow, TaskDetail
+    from tui.tail import Tail
 
 _LABEL = 12
 _MANY = 12
@@ -75,7 +79,9 @@ def run_lines(runs: Sequence[RunRow], now: datetime, width: int) -> list[Line]:
         )
         lines.append(line)
         if run.error and (room := width - 5) > 8:
-            lines += [((" " * 5 + text, Tone.DIM),) for text in wrapped(clean_text(run.error), room)]
+            lines += [
+                ((" " * 5 + text, Tone.DIM),) for text in wrapped(clean_text(run.error), room)
+            ]
     return lines
 
 

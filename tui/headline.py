@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from engine import narrate
 from engine.model import ACTIVE, ALL_AGENTS, FINISHED, State
 from engine.text import age, clean_text, plural
-from engine.views import Progress
 from tui import look
-from tui.snapshot import Snapshot
 from tui.widgets.bars import Piece
 from tui.widgets.cells import Cell, Tone, cut_end, line_width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from engine.views import Progress
+    from tui.snapshot import Snapshot
 
 _BARS = "▁▂▃▄▅▆▇"
 _FULL, _REST = "━", "─"
@@ -57,7 +61,11 @@ def _counts(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
         (narrate.WAITING, progress.waiting, "waiting"),
         (narrate.UPSTREAM, counts.get(State.BLOCKED, 0) - progress.needs_human, "blocked"),
         (narrate.FAILED, counts.get(State.FAILED, 0), "failed"),
-        (narrate.HUMAN, progress.needs_human, "needs you" if progress.needs_human == 1 else "need you"),
+        (
+            narrate.HUMAN,
+            progress.needs_human,
+            "needs you" if progress.needs_human == 1 else "need you",
+        ),
         (look.STALE, mood.stale_workers, "stale"),
     ):
         if count or symbol == narrate.RUNNING:
@@ -76,9 +84,7 @@ def _speed(progress: Progress, mood: Mood) -> list[Piece]:
     return [*pieces, Piece((left,), drop=4)] if left[0] else pieces
 
 
-def _alarms(
-    snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood
-) -> list[Piece]:
+def _alarms(snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood) -> list[Piece]:
     alarms: list[Cell] = []
     if mood.quitting:
         alarms.append((mood.quitting, Tone.HUMAN))

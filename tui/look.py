@@ -5,9 +5,8 @@ All text from outside leaves this module cleaned (DESIGN §4.6).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from engine import narrate
 from engine.model import (
@@ -21,8 +20,13 @@ from engine.model import (
     WorkerStatus,
 )
 from engine.text import age, clean_text, plural
-from engine.views import RunRow, TaskRow, WorkerRow
 from tui.widgets.cells import Tone
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from datetime import datetime
+
+    from engine.views import RunRow, TaskRow, WorkerRow
 
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for no value
 STALE = "△"
@@ -165,8 +169,12 @@ def why(
         return clean_text((notes or {}).get(task.id, ""))
     if task.state is State.BLOCKED:
         return narrate.describe_reasons(task.reasons, task.error)
-    if task.state is not State.READY:
-        return clean_text(task.error or "")
+    if task.state is State.READY:
+        return _why_not_yet(task, now, held, done)
+    return clean_text(task.error or "")
+
+
+def _why_not_yet(task: TaskRow, now: datetime, held: Collection[str], done: Collection[str]) -> str:
     if task.pending:
         unmet = [dep for dep in task.deps if dep not in done]
         if len(unmet) == task.pending:

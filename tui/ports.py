@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from engine.clock import Clock
-from engine.commands import Command, Receipt
-from engine.config import Config
-from engine.files import Layout
-from engine.filters import TaskFilter
-from engine.model import Event
-from engine.views import Progress, TaskDetail, TaskRow, WorkerRow
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from engine.clock import Clock
+    from engine.commands import Command, Receipt
+    from engine.config import Config
+    from engine.files import Layout
+    from engine.filters import TaskFilter
+    from engine.model import Event
+    from engine.views import Progress, TaskDetail, TaskRow, WorkerRow
 
 
 class Queries(Protocol):

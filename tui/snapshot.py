@@ -5,17 +5,20 @@ Reads only what may have changed: the window that each list shows, never a whole
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from engine.filters import TaskFilter
-from engine.model import Event
 from engine.text import clean_text
 from engine.views import Progress, TaskRow, WorkerRow
-from tui.ports import Queries
-from tui.widgets.rows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
+    from engine.filters import TaskFilter
+    from engine.model import Event
+    from tui.ports import Queries
+    from tui.widgets.rows import Window
 
 T = TypeVar("T")
 
@@ -96,7 +99,9 @@ async def take(
     A query that fails leaves its section as it was, with the reason.
     """
 
-    async def read(section: Section[T], same: bool, query: Callable[[], Awaitable[T]]) -> Section[T]:
+    async def read(
+        section: Section[T], same: bool, query: Callable[[], Awaitable[T]]
+    ) -> Section[T]:
         if same and not changed and section.read_at is not None and not section.trouble:
             return section
         moment = now()

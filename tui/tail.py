@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.text import clean_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _BYTES = 64 * 1024
 _LINES = 500

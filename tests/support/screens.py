@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.commands import Command, Receipt
 from engine.config import Config
@@ -24,8 +23,12 @@ from engine.model import (
     WorkerStatus,
 )
 from engine.views import Neighbour, Progress, RunRow, TaskDetail, TaskRow, WorkerRow
-from textual.pilot import Pilot
 from tui.app import Dashboard
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from textual.pilot import Pilot
 
 NOW = datetime(2026, 3, 14, 10, 12, 46, tzinfo=UTC)
 _ORDER = (
@@ -223,9 +226,7 @@ class FakeQueries:
                 agent=row.agent,
                 worker_id=row.worker_id or "codex-1",
                 attempt=number,
-                outcome=outcomes.get(row.state)
-                if number == row.attempts
-                else RunOutcome.FAILED,
+                outcome=outcomes.get(row.state) if number == row.attempts else RunOutcome.FAILED,
                 claimed_at=row.started_at or ago(100),
                 started_at=row.started_at or ago(100),
                 ended_at=row.ended_at if number == row.attempts else ago(200),
@@ -244,7 +245,9 @@ class FakeQueries:
             else None,
             deps=tuple(Neighbour(dep, states.get(dep)) for dep in row.deps),
             dependents=tuple(
-                Neighbour(other.id, other.state) for other in self.all_tasks if task_id in other.deps
+                Neighbour(other.id, other.state)
+                for other in self.all_tasks
+                if task_id in other.deps
             ),
             runs=tuple(runs),
             events=tuple(event for event in self.all_events if event.task_id == task_id),
@@ -402,7 +405,13 @@ def busy() -> FakeQueries:
             pending=1,
         ),
         *(
-            ended(f"impl:T-{n:03d}", State.DONE, f"codex-{1 + n % 2}", 7 * n, name=f"Implement step {n}")
+            ended(
+                f"impl:T-{n:03d}",
+                State.DONE,
+                f"codex-{1 + n % 2}",
+                7 * n,
+                name=f"Implement step {n}",
+            )
             for n in range(1, 4)
         ),
         *(
@@ -421,7 +430,12 @@ def busy() -> FakeQueries:
             events.append(event(0, EventType.TASK_STARTED, 200, state=State.RUNNING, **who))
             events.append(
                 event(
-                    0, EventType.TASK_COMPLETED, 120, state=State.DONE, data={"durationMs": 41_000}, **who
+                    0,
+                    EventType.TASK_COMPLETED,
+                    120,
+                    state=State.DONE,
+                    data={"durationMs": 41_000},
+                    **who,
                 )
             )
     events += [
@@ -432,7 +446,11 @@ def busy() -> FakeQueries:
             state=State.FAILED,
             task_id="lint:types",
             worker_id="codex-2",
-            data={"error": "exit code 1: 4 errors in src/api/routes.py", "attempts": 3, "retries": 2},
+            data={
+                "error": "exit code 1: 4 errors in src/api/routes.py",
+                "attempts": 3,
+                "retries": 2,
+            },
         ),
         event(
             0,
@@ -450,7 +468,14 @@ def busy() -> FakeQueries:
             task_id="deploy:staging",
             data={"reasons": ["human"], "error": "command not allowed: ssh"},
         ),
-        event(0, EventType.TASK_STARTED, 41, state=State.RUNNING, task_id="tests:race", worker_id="codex-1"),
+        event(
+            0,
+            EventType.TASK_STARTED,
+            41,
+            state=State.RUNNING,
+            task_id="tests:race",
+            worker_id="codex-1",
+        ),
         event(
             0,
             EventType.TASK_PROGRESS,
@@ -460,7 +485,14 @@ def busy() -> FakeQueries:
             worker_id="claude-1",
             data={"note": "Edit src/api/routes.py"},
         ),
-        event(0, EventType.TASK_CLAIMED, 2, state=State.CLAIMED, task_id="docs:status", worker_id="claude-2"),
+        event(
+            0,
+            EventType.TASK_CLAIMED,
+            2,
+            state=State.CLAIMED,
+            task_id="docs:status",
+            worker_id="claude-2",
+        ),
     ]
     numbered = [replace(one, seq=number) for number, one in enumerate(events, 1)]
     return FakeQueries(

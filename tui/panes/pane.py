@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from textual.app import ComposeResult
+from typing import TYPE_CHECKING
+
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widget import Widget
 
 from engine.text import clean_text
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+    from textual.widget import Widget
 
 
 class Pane(Vertical):
@@ -40,7 +44,9 @@ class Pane(Vertical):
             return
         self._captions = captions
         title = Content.assemble(
-            (f"{self.number} ", "dim"), (self.heading, "bold"), f"  {captions[0]}" if captions[0] else ""
+            (f"{self.number} ", "dim"),
+            (self.heading, "bold"),
+            f"  {captions[0]}" if captions[0] else "",
         )
-        self.border_title = title  # type: ignore[assignment]  # the setter takes Content, its type says str
-        self.border_subtitle = Content(captions[1])  # type: ignore[assignment]  # as above
+        self.border_title = title
+        self.border_subtitle = Content(captions[1])

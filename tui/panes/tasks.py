@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from engine.model import State
 from engine.text import clean_text
@@ -13,6 +11,10 @@ from tui import look
 from tui.widgets.cells import Line, Tone
 from tui.widgets.columns import Column
 from tui.widgets.rows import RowList
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from datetime import datetime
 
 
 class TasksList(RowList[TaskRow]):
@@ -37,9 +39,7 @@ class TasksList(RowList[TaskRow]):
         self._notes: Mapping[str, str] = {}
         self._done: Collection[str] = ()
 
-    def facts(
-        self, held: Collection[str], notes: Mapping[str, str], done: Collection[str]
-    ) -> None:
+    def facts(self, held: Collection[str], notes: Mapping[str, str], done: Collection[str]) -> None:
         """Say what else is known: held agents, workers' notes by task, tasks known as DONE."""
         self._held, self._notes, self._done = held, notes, done
 
@@ -57,7 +57,10 @@ class TasksList(RowList[TaskRow]):
         return (
             (symbol, tone),
             (clean_text(row.id), tone),
-            ("" if row.name == row.id else clean_text(row.name), quiet if tone is not Tone.DIM else tone),
+            (
+                "" if row.name == row.id else clean_text(row.name),
+                quiet if tone is not Tone.DIM else tone,
+            ),
             (clean_text(row.agent), Tone.DIM),
             (clean_text(row.claimed_by or row.worker_id or ""), Tone.DIM),
             (look.tries(row), Tone.DIM),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from engine.text import clean_text
 from engine.views import WorkerRow
@@ -12,6 +10,10 @@ from tui import look
 from tui.widgets.cells import Line, Tone
 from tui.widgets.columns import Column
 from tui.widgets.rows import RowList
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
 
 
 class WorkersList(RowList[WorkerRow]):

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from textual.app import ComposeResult
 from textual.containers import Container
 
 from engine.errors import TaskNotFound
 from engine.model import RunOutcome
 from engine.text import clean_text, cut_middle
-from engine.views import TaskDetail, WorkerRow
 from tui import describe, look
 from tui.actions import Place, Selection
 from tui.panes.pane import Pane
-from tui.ports import Engine
 from tui.screens.paned import PanedScreen
 from tui.snapshot import explain
 from tui.tail import Tail, read_tail
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Tone
 from tui.widgets.document import Document
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from engine.views import TaskDetail, WorkerRow
+    from tui.ports import Engine
 
 _FILES = ("stdout", "stderr")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
@@ -20,6 +18,11 @@ from tui.actions import ACTIONS, Action, Group, bindings, shown
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Cell, Line, Tone, fitted, line_width, wrapped
 from tui.widgets.document import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
 
 
 class Choice(StrEnum):
@@ -51,7 +54,7 @@ class Question(ModalScreen[Choice]):
     def compose(self) -> ComposeResult:
         """Lay the question out."""
         with Vertical(id="question", classes="dialog") as box:
-            box.border_title = Content(self._title)  # type: ignore[assignment]  # the setter takes Content
+            box.border_title = Content(self._title)
             for sentence in self._sentences:
                 yield Static(Content(sentence))
             yield self._bar
@@ -127,8 +130,8 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Lay the help out."""
         with Vertical(id="help", classes="dialog") as box:
-            box.border_title = Content("Help")  # type: ignore[assignment]  # the setter takes Content
-            box.border_subtitle = Content("esc closes")  # type: ignore[assignment]  # as above
+            box.border_title = Content("Help")
+            box.border_subtitle = Content("esc closes")
             yield Document(id="help-text")
 
     def on_mount(self) -> None:

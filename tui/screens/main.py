@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from textual import on
-from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
 from textual.widgets import Input, Static
 
@@ -11,7 +12,6 @@ from engine.errors import ValidationError
 from engine.filters import TaskFilter, parse_filter
 from engine.model import Event, State
 from engine.text import clean_text
-from engine.views import WorkerRow
 from tui import look
 from tui.actions import Place, Selection
 from tui.headline import Mood, Pace, headline
@@ -20,11 +20,16 @@ from tui.panes.pane import Pane
 from tui.panes.stale import StaleList
 from tui.panes.tasks import TasksList
 from tui.panes.workers import WorkersList
-from tui.ports import Engine
 from tui.screens.paned import PanedScreen
 from tui.snapshot import Section, Snapshot, Wants, take
 from tui.widgets.bars import Bar
 from tui.widgets.rows import RowList
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from engine.views import WorkerRow
+    from tui.ports import Engine
 
 _PLACES = (Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE)
 _SLOW = 2.0
@@ -173,7 +178,7 @@ class MainScreen(PanedScreen):
         pane.caption(foot=str(len(stale)))
 
     @staticmethod
-    def _trouble(rows: RowList[object] | RowList[WorkerRow], section: Section[object]) -> None:
+    def _trouble(rows: RowList[Any], section: Section[Any]) -> None:
         # Rows that were read once stay on screen; the line above says how old they are.
         rows.trouble = section.trouble if section.read_at is None else ""
 
@@ -292,4 +297,3 @@ class MainScreen(PanedScreen):
             self.task_rows.forget()
         self._caption()
         self.post_message(self.Wanted())
-

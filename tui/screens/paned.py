@@ -6,19 +6,23 @@ Below 100 columns, and when zoomed, one pane has the whole screen and the others
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
-from textual.binding import BindingType
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
 
 from tui.actions import ACTIONS, Selection, bindings, shown
-from tui.panes.pane import Pane
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Tone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from textual.binding import BindingType
+
+    from tui.panes.pane import Pane
 
 NARROW = 100
 """Columns below which panes become tabs."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from textual import events
 from textual.message import Message
-from textual.strip import Strip
 
 from tui.widgets.cells import Cell, Line, Painter, Tone, line_width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.strip import Strip
 
 
 @dataclass(frozen=True, slots=True)

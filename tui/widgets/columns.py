@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 GAP = 2
 """Empty cells between two columns."""
@@ -51,10 +54,10 @@ def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[t
         if columns[index].most
     }
     while spare > 0 and any(wish > 0 for wish in wishes.values()):
-        for index in wishes:
-            if wishes[index] > 0 and spare > 0:
+        for index, wish in wishes.items():
+            if wish > 0 and spare > 0:
                 cells[index] += 1
-                wishes[index] -= 1
+                wishes[index] = wish - 1
                 spare -= 1
     for index in kept:
         if columns[index].fills:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import BindingType
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
-from textual.strip import Strip
 
 from tui.actions import motions
 from tui.widgets.cells import TONES, Line, Painter
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
+    from textual.strip import Strip
 
 Layout = Callable[[int], Sequence[Line]]
 """Lays a text out in lines of a width in cells."""
@@ -41,7 +43,7 @@ class Document(ScrollView, Painter, can_focus=True):
         self._lay_out()
 
     def _lay_out(self) -> None:
-        width = self.size.width
+        width = self.scrollable_content_region.width
         if not width:
             return
         at_end = self._follows and self.scroll_offset.y >= self.max_scroll_y

@@ -7,21 +7,24 @@ cursor rests on the edge (the first row, or the newest at the end) and what is t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from rich.cells import cell_len
-from textual import events
-from textual.binding import BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
-from textual.strip import Strip
 
 from tui.actions import motions
 from tui.widgets.cells import TONES, Cell, Line, Painter, Tone, cut_end, fitted
 from tui.widgets.columns import GAP, Column, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from textual import events
+    from textual.binding import BindingType
+    from textual.strip import Strip
 
 R = TypeVar("R")
 
@@ -186,7 +189,8 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         """Paint the lines on screen that no longer look as they should."""
         if not self.is_attached or not self.size:
             return
-        layout = fit(self.COLUMNS, self._natural, self.size.width - 2 * _EDGE)
+        room = self.scrollable_content_region.width - 2 * _EDGE
+        layout = fit(self.COLUMNS, self._natural, room)
         if layout != self._layout:
             self._layout = layout
             self._lines.clear()
