@@ -194,3 +194,26 @@ def _tag(variables: bytes) -> tuple[str, str] | None:
         elif state is None and variable.startswith(_STATE_KEY):
             state = os.fsdecode(variable[len(_STATE_KEY) :])
     return None if run is None or state is None else (run, state)
+
+
+def tagged(state_dir: Path) -> dict[ProcessId, str]:
+    """Return every living process that carries the tag of a run of this state folder, and the run.
+
+    Never this process or an ancestor of it. Looks at every process: call it off the event loop.
+
+    Raises:
+        StorageError: the processes cannot be looked at, so that nothing can be said.
+
+    """
+    here, spared = str(state_dir.resolve()), spared_pids()
+    census = _CENSUS.take()
+    runs = {
+        pid: run_id
+        for (run_id, state), pids in census.tagged.items()
+        if state == here
+        for pid in pids - spared
+    }
+    looks = _look_at_all(runs)
+    return {
+        ProcessId(pid, look.started): runs[pid] for pid, look in looks.items() if not look.ended
+    }

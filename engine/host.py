@@ -12,7 +12,6 @@ import logging
 import os
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.clock import Clock, to_iso
@@ -24,6 +23,7 @@ from engine.worker import Why, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from engine.config import Config
     from engine.executors.base import Executor

@@ -13,12 +13,13 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.census import tagged
 from engine.errors import StorageError
 from engine.findings import Finding, Findings, Level
 from engine.logcheck import check_log
 from engine.model import LIVE_WORKERS
-from engine.processes import seems_alive, tagged
-from engine.store.audit import audit
+from engine.processes import seems_alive
+from engine.store.audit import Holder, audit, read_holders
 from engine.store.database import SAFE_SQLITE
 
 if TYPE_CHECKING:
@@ -28,23 +29,17 @@ if TYPE_CHECKING:
     from engine.files import Layout
     from engine.model import ProcessId
     from engine.store.queries import Queries
-    from engine.store.rows import ActiveRun
     from engine.views import WorkerRow
 
 __all__ = ["Finding", "Level", "inspect"]
 
-_SETTLE = 0.3
+_SETTLE = 0.5
 """Seconds until the second look at what is suspect: a worker's start and end leave such traces."""
 _OTHERS = 0o077
 
 
 async def inspect(layout: Layout, queries: Queries) -> list[Finding]:
-    """Look at everything once and change nothing; errors first, then notes.
-
-    Raises:
-        StorageError: the database cannot be read at all.
-
-    """
+    """Look at everything and change nothing; errors first. What cannot be read is a finding."""
     found = await asyncio.to_thread(audit, layout.database)
     live = await _look_at_the_living(layout, queries)
     if live.suspects:
@@ -68,24 +63,18 @@ class _Living:
 
 
 async def _look_at_the_living(layout: Layout, queries: Queries) -> _Living:
-    rows = Findings("rows")
-    workers: list[WorkerRow] = []
-    runs: list[ActiveRun] | None = None
     processes = await asyncio.to_thread(_tagged, layout.state)
-    # Rows that somebody has damaged are a finding like any other, not the end of the inspection.
     try:
         workers = await queries.workers()
-    except (ValueError, TypeError) as error:
-        rows.add(f"the workers table cannot be read: {error!r}")
-    try:
-        runs = await queries.active()
-    except (ValueError, TypeError) as error:
-        rows.add(f"the active runs cannot be read: {error!r}")
+        runs = await asyncio.to_thread(read_holders, layout.database)
+    except (StorageError, ValueError, TypeError) as error:
+        # Rows or pages that are damaged are a finding too, not the end of the inspection.
+        message = f"workers and active runs cannot be read: {error}"
+        return _Living([Finding(Level.ERROR, "workers", message)], at_work=False)
     suspects = [
-        *rows.all(),
         *_lost_workers(workers),
-        *_lost_runs(runs or ()),
-        *(_orphans(processes, runs) if runs is not None else ()),
+        *_lost_runs(runs),
+        *_orphans(processes, runs),
         *await asyncio.to_thread(_pid_files, layout.pids, workers),
     ]
     return _Living(suspects, any(worker.alive for worker in workers))
@@ -109,18 +98,18 @@ def _lost_workers(workers: Iterable[WorkerRow]) -> list[Finding]:
     return found.all()
 
 
-def _lost_runs(runs: Iterable[ActiveRun]) -> list[Finding]:
+def _lost_runs(runs: Iterable[Holder]) -> list[Finding]:
     found = Findings("runs")
     for run in runs:
         what = f"run {run.run_id} holds task {run.task_id!r}, but its worker {run.worker_id!r}"
-        if run.worker_over:
+        if run.over:
             found.add(f"{what} has ended")
         elif not seems_alive(run.host):
             found.add(f"{what} is gone (process {run.host.pid})")
     return found.all()
 
 
-def _orphans(processes: dict[ProcessId, str] | str, runs: Iterable[ActiveRun]) -> list[Finding]:
+def _orphans(processes: dict[ProcessId, str] | str, runs: Iterable[Holder]) -> list[Finding]:
     if isinstance(processes, str):
         return [Finding(Level.NOTE, "orphans", f"orphans cannot be looked for: {processes}")]
     found = Findings("orphans")
@@ -158,14 +147,18 @@ def _heartbeats(folder: Path) -> list[Finding]:
         text = _text(file)
         if text is None:
             continue
-        try:
-            if isinstance(text, OSError):
-                raise ValueError(text.strerror)
-            if not isinstance(json.loads(text), dict):
-                raise ValueError("it is no JSON object")
-        except (ValueError, RecursionError) as error:
-            found.add(f"{file} cannot be read: {error}")
+        if isinstance(text, OSError):
+            found.add(f"{file} cannot be read: {text.strerror}")
+        elif not _is_object(text):
+            found.add(f"{file} holds no JSON object: {text[:40]!r}")
     return found.all()
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _permissions(layout: Layout) -> list[Finding]:

@@ -10,23 +10,27 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from engine.findings import Finding, Findings, Level
 from engine.store.audit import open_for_reading
+from engine.text import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from engine.files import Layout
 
 _ROWS_AT_ONCE = 2000
-_NEXT_ROWS = "SELECT seq, CAST(line AS BLOB) FROM event_lines WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+_NEXT_ROWS = (
+    "SELECT seq, CAST(line AS BLOB) FROM event_lines"
+    " WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+)
 _ROW = "SELECT CAST(line AS BLOB) FROM event_lines WHERE seq = ?"
-_WATCH = 0.3
+_WATCH = 1.0
 """Seconds in which a log that lags must grow if somebody is at work on it."""
 
 
@@ -62,14 +66,14 @@ class _Log:
         while time.monotonic() < deadline:
             if os.fstat(self.file.fileno()).st_size != self.size:
                 return True
-            time.sleep(_WATCH / 10)
+            time.sleep(_WATCH / 20)
         return False
 
 
 def check_log(layout: Layout, *, at_work: bool) -> list[Finding]:
     """Compare the log, rotated files first, with the events table, line by line.
 
-    `at_work`: some process holds workers, so the end of the log may lag. Blocks for about 2 s for
+    `at_work`: some process holds workers, so the end of the log may lag. Blocks for about 6 s for
     a million events; call it off the event loop. What cannot be read is a finding.
     """
     try:
@@ -118,6 +122,11 @@ class _Comparison:
     def _advance(self) -> None:
         self._expected = next(self._rows, None)
 
+    def _skip_to(self, seq: int) -> None:
+        while (row := self._expected) is not None and row.seq < seq:
+            self._skipped.add(row.seq)
+            self._advance()
+
     def read(self, log: _Log) -> None:
         """Compare the lines of one file."""
         for place, line in log.lines():
@@ -147,9 +156,7 @@ class _Comparison:
         elif self._expected is None or seq < self._expected.seq:
             self._findings.add(f"{place} tells of event {seq} once more")
         else:
-            while self._expected is not None and self._expected.seq < seq:
-                self._skipped.add(self._expected.seq)
-                self._advance()
+            self._skip_to(seq)
             self._advance()
 
     def found(self) -> list[Finding]:
@@ -171,23 +178,22 @@ class _Comparison:
                 found.append(Finding(Level.ERROR, "log", message))
         torn = logs[-1].torn if logs else b""
         first = self._expected
-        if first is None and not torn:
-            return found
-        crashed = bool(torn) and first is not None and first.line.startswith(torn)
-        lagging = at_work or crashed or (bool(logs) and logs[-1].grows())
-        if first is None:
-            message = f"the log ends in half a line: {torn[:80]!r}"
-        else:
+        if first is not None:
             missing = 1 + sum(1 for _ in self._rows)
-            message = f"the log lacks the last {missing:,} events, from {first.seq} on"
-            if torn:
-                message += ", and ends in half a line"
-        message += (
-            "; the processes at work will mend it"
+            message = f"the log lacks its last {plural(missing, 'event')}, from {first.seq} on"
+            message += ", and ends in half a line" if torn else ""
+        elif torn:
+            message = f"the log ends in half a line that is no event: {torn[:80]!r}"
+        else:
+            return found
+        crashed = first is not None and bool(torn) and first.line.startswith(torn)
+        lags = at_work or crashed or (bool(logs) and logs[-1].grows())
+        mended = (
+            "whoever is at work mends it"
             if at_work
-            else "; any command that writes to the store, `agentmux resume` for one, mends it"
+            else "any command that writes to the store, `agentmux resume` for one, mends it"
         )
-        found.append(Finding(Level.NOTE if lagging else Level.ERROR, "log", message))
+        found.append(Finding(Level.NOTE if lags else Level.ERROR, "log", f"{message}; {mended}"))
         return found
 
 

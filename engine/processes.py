@@ -64,8 +64,8 @@ class TreeSurvived(AgentmuxError):  # noqa: N818 - the name is the sentence, as 
         self.survivors = frozenset(survivors)
         pids = ", ".join(str(process.pid) for process in sorted(self.survivors, key=_by_pid))
         super().__init__(
-            f"run {run_id}: processes survived SIGKILL: {pids}; they hang in the kernel or belong "
-            "to another user: end them by hand"
+            f"run {run_id}: processes survived SIGKILL: {pids}; they hang in the kernel, "
+            "belong to another user or fork without end: end them by hand"
         )
 
 
@@ -337,22 +337,3 @@ def seems_alive(process: ProcessId) -> bool:
         return is_alive(process)
     except StorageError:
         return True
-
-
-def tagged(state_dir: Path) -> dict[ProcessId, str]:
-    """Return every living process that carries the tag of a run of this state folder, and the run.
-
-    Never this process or an ancestor of it. Looks at every process: call it off the event loop.
-
-    Raises:
-        StorageError: the processes cannot be looked at, so that nothing can be said.
-
-    """
-    here, spared = str(state_dir.resolve()), spared_pids()
-    found: dict[ProcessId, str] = {}
-    for (run_id, state), pids in _CENSUS.take().tagged.items():
-        for pid in pids - spared if state == here else ():
-            process = identify(pid)
-            if process is not None:
-                found[process] = run_id
-    return found

@@ -20,6 +20,7 @@ if sys.platform != "linux":
 OUTSIDE = 0
 UNKNOWN = -1
 _EXEC_TRIES = 50
+_SETTLED = 5
 _CHUNK = 32768
 _READ = os.O_RDONLY | os.O_CLOEXEC
 
@@ -106,27 +107,27 @@ if sys.platform == "linux":
 
         """
         try:
-            block = _read(f"/proc/{pid}/environ")
+            settled = 0
             for _ in range(_EXEC_TRIES):
-                if block:
-                    break
+                block = _read(f"/proc/{pid}/environ")
+                if block or settled == _SETTLED:
+                    return block
                 look = look_at(pid)
                 if look is None or look.ended:
                     return None
                 # It has no variables, or the kernel is just replacing its program. Only then is
-                # its command line empty too.
-                settled = _read(f"/proc/{pid}/cmdline")
-                block = _read(f"/proc/{pid}/environ")
-                if settled:
-                    break
-                time.sleep(0.001)
+                # its command line empty too; but it may do so again between two of our looks.
+                if _read(f"/proc/{pid}/cmdline"):
+                    settled += 1
+                else:
+                    time.sleep(0.001)
         except (FileNotFoundError, ProcessLookupError):
             return None
         except PermissionError:
             return b""
         except OSError as error:
             raise StorageError(f"cannot look at process {pid}: {error.strerror}") from error
-        return block
+        return b""
 
     @cache
     def _boot() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, StorageError
@@ -53,7 +53,7 @@ class Reaper:
         self._clock = clock
         self._me = me
         self._last: datetime | None = None
-        self._patient_until: datetime | None = None
+        self._patient_until = datetime.min.replace(tzinfo=UTC)
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -79,11 +79,12 @@ class Reaper:
         """Judge every active run and every live worker once.
 
         After a gap in the clock, silence proves nothing: whoever slept gets one renewal's time.
+        So it is before the first look, for nobody knows what was before it.
         """
         now = self._clock.now()
-        if self._last is not None and abs(now - self._last) > timedelta(seconds=_GAP):
+        if self._last is None or abs(now - self._last) > timedelta(seconds=_GAP):
             self._patient_until = now + timedelta(seconds=self._config.renew)
-        patient = self._patient_until is not None and now < self._patient_until
+        patient = now < self._patient_until
         lost = [
             run
             for run in await self._lookout.active()

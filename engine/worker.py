@@ -228,6 +228,10 @@ class Worker:
                 await self._store.finish(claim, outcome)
             except LeaseLost:
                 return None
+            except (TypeError, ValueError) as error:
+                # The executor's, not the store's: JSON that is none, text that cannot be encoded.
+                why = ascii(f"internal error: the result of the run cannot be stored: {error}")
+                outcome = Outcome(RunOutcome.FAILED, error=why[1:-1])
             except StorageError as error:
                 attempt += 1
                 if self.stopping and attempt >= _GIVE_UP_AFTER:

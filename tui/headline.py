@@ -1,4 +1,4 @@
-"""The line above the panes: how far the DAG is, how fast it goes, what stands in the way. Pure."""
+"""The line above the panes: how far the DAG is, how fast it goes, what stands in its way."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _ENOUGH = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Mood:
-    """What the dashboard itself knows. `late` is in seconds, `rate` in tasks a minute."""
+    """What only the dashboard knows. `late` is in seconds, `rate` in tasks a minute (None: unknown)."""
 
     watching: bool = False
     quitting: str = ""
     stale_workers: int = 0
     late: float = 0.0
-    rate: float = 0.0
+    rate: float | None = None
 
 
 def headline(snapshot: Snapshot, now: datetime, width: int, mood: Mood) -> list[Piece]:
@@ -61,11 +61,7 @@ def _counts(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
         (narrate.WAITING, progress.waiting, "waiting"),
         (narrate.UPSTREAM, counts.get(State.BLOCKED, 0) - progress.needs_human, "blocked"),
         (narrate.FAILED, counts.get(State.FAILED, 0), "failed"),
-        (
-            narrate.HUMAN,
-            progress.needs_human,
-            "needs you" if progress.needs_human == 1 else "need you",
-        ),
+        (narrate.HUMAN, progress.needs_human, "for you"),
         (look.STALE, mood.stale_workers, "stale"),
     ):
         if count or symbol == narrate.RUNNING:
@@ -77,8 +73,9 @@ def _counts(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
 
 def _speed(progress: Progress, mood: Mood) -> list[Piece]:
     pieces: list[Piece] = []
-    if progress.recent and progress.total:
-        pieces.append(Piece(((sparkline(progress.recent), Tone.DONE),), drop=9))
+    if spark := sparkline(progress.recent):
+        pieces.append(Piece(((spark, Tone.DONE),), drop=9))
+    if mood.rate is not None:
         pieces.append(Piece(((f"{_short(mood.rate)}/min", Tone.TEXT),), drop=5))
     left = time_left(progress, mood.rate)
     return [*pieces, Piece((left,), drop=4)] if left[0] else pieces
@@ -142,8 +139,8 @@ class Pace:
         while (now - self._seen[0][0]).total_seconds() > _MINUTE:
             self._seen.popleft()
 
-    def per_minute(self, recent: Sequence[int]) -> float:
-        """Return tasks a minute; `recent` is Progress.recent."""
+    def per_minute(self, recent: Sequence[int]) -> float | None:
+        """Return tasks a minute, None if that cannot be told yet. `recent` is Progress.recent."""
         if self._seen:
             (start, before), (end, after) = self._seen[0], self._seen[-1]
             span = (end - start).total_seconds()
@@ -154,19 +151,20 @@ class Pace:
         while busy and not busy[0]:
             busy.pop(0)
         if len(busy) < 2:
-            return float(sum(busy))
+            return None
         return max(sum(busy[:-1]) / (len(busy) - 1), sum(busy) / len(busy))
 
 
 def sparkline(recent: Sequence[int]) -> str:
-    """Return one bar for each minute, scaled to the best of them."""
+    """Return one bar for each minute since the first with work, scaled to the best of them."""
     best = max(recent, default=0)
     if not best:
-        return _BARS[0] * len(recent)
-    return "".join(_BARS[math.ceil(count / best * (len(_BARS) - 1))] for count in recent)
+        return ""
+    first = next(index for index, count in enumerate(recent) if count)
+    return "".join(_BARS[math.ceil(count / best * (len(_BARS) - 1))] for count in recent[first:])
 
 
-def time_left(progress: Progress, rate: float) -> Cell:
+def time_left(progress: Progress, rate: float | None) -> Cell:
     """Say when the work will be over, as far as one can tell, or that it is."""
     counts = progress.by_state
     over = sum(counts.get(state, 0) for state in FINISHED) + counts.get(State.BLOCKED, 0)

@@ -12,6 +12,7 @@ from engine import narrate
 from engine.model import (
     ACTIVE,
     ALL_AGENTS,
+    BROKEN,
     LIVE_WORKERS,
     Event,
     Reason,
@@ -158,25 +159,31 @@ def why(
     *,
     held: Collection[str] = (),
     notes: Mapping[str, str] | None = None,
-    done: Collection[str] = (),
+    known: Mapping[str, State] | None = None,
 ) -> str:
     """Say in a few words what a task does now, or why it does nothing.
 
-    `notes` has what workers said of their task, by its id. `done` names tasks that are known to
-    be DONE, so that a task with several deps can name those that it still waits for.
+    `notes` has what workers said of their task, by its id. `known` are the states of other tasks
+    as far as they were read, so that a task can name the deps that stand in its way.
     """
+    known = known or {}
     if task.state in ACTIVE:
         return clean_text((notes or {}).get(task.id, ""))
     if task.state is State.BLOCKED:
+        broken = [dep for dep in task.deps if known.get(dep) in BROKEN]
+        if broken and set(task.reasons) == {Reason.UPSTREAM}:
+            return "blocked by " + ", ".join(map(clean_text, broken))
         return narrate.describe_reasons(task.reasons, task.error)
     if task.state is State.READY:
-        return _why_not_yet(task, now, held, done)
+        return _why_not_yet(task, now, held, known)
     return clean_text(task.error or "")
 
 
-def _why_not_yet(task: TaskRow, now: datetime, held: Collection[str], done: Collection[str]) -> str:
+def _why_not_yet(
+    task: TaskRow, now: datetime, held: Collection[str], known: Mapping[str, State]
+) -> str:
     if task.pending:
-        unmet = [dep for dep in task.deps if dep not in done]
+        unmet = [dep for dep in task.deps if known.get(dep) is not State.DONE]
         if len(unmet) == task.pending:
             return "waits for " + ", ".join(map(clean_text, unmet))
         return f"waits for {task.pending} of {plural(len(task.deps), 'task')}"

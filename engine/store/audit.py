@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from engine.dag import to_definition
 from engine.findings import Finding, Findings, Level
 from engine.machine import FoldedTask, fold, settle
-from engine.model import ACTIVE, Reason, State, TaskDef
-from engine.store.database import BUSY_MS
+from engine.model import ACTIVE, LIVE_WORKERS, ProcessId, Reason, State, TaskDef
+from engine.store.database import BUSY_MS, storage_error
 from engine.store.rows import EVENT, read_event
 from engine.store.transaction import read_reasons
 
@@ -79,6 +80,25 @@ _OPEN_RUNS = (
 )
 
 
+_HOLDERS = (
+    "SELECT r.id, r.task_id, r.worker_id, r.host_pid, r.host_started, w.status FROM tasks t"
+    " JOIN runs r ON r.id = t.run_id LEFT JOIN workers w ON w.id = r.worker_id"
+    " AND w.pid = r.host_pid AND w.pid_started = r.host_started"
+    " WHERE t.state IN ('CLAIMED', 'RUNNING') ORDER BY r.n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A run that holds a task. `over`: its worker says of itself that it has ended."""
+
+    run_id: str
+    task_id: str
+    worker_id: str
+    host: ProcessId
+    over: bool
+
+
 def open_for_reading(database: Path) -> sqlite3.Connection:
     """Open the database so that nothing can be written through it; raises sqlite3.Error."""
     # Handed from thread to thread by its owner, never used by two at once.
@@ -89,7 +109,7 @@ def open_for_reading(database: Path) -> sqlite3.Connection:
 def audit(database: Path) -> list[Finding]:
     """Check a database: its pages, and all that can be derived from something else in it.
 
-    Blocks for about 15 s for a million events; call it off the event loop. What cannot be read is a
+    Blocks for about 16 s for a million events; call it off the event loop. What cannot be read is a
     finding, not an exception.
     """
     try:
@@ -98,6 +118,24 @@ def audit(database: Path) -> list[Finding]:
             return _integrity(db) or _snapshot(db)
     except sqlite3.Error as error:
         return [Finding(Level.ERROR, "integrity", f"{database} cannot be read: {error}")]
+
+
+def read_holders(database: Path) -> list[Holder]:
+    """Return every run that holds a task; blocks for as long as one short read.
+
+    Raises:
+        StorageError: the database cannot be read.
+
+    """
+    try:
+        with closing(open_for_reading(database)) as db:
+            rows = db.execute(_HOLDERS).fetchall()
+    except sqlite3.Error as error:
+        raise storage_error(error, database) from error
+    return [
+        Holder(run, task, worker, ProcessId(pid, started), over=status not in {None, *LIVE_WORKERS})
+        for run, task, worker, pid, started, status in rows
+    ]
 
 
 def _integrity(db: sqlite3.Connection) -> list[Finding]:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from engine.clock import to_iso
+from engine.clock import from_iso, to_iso
 from engine.errors import TaskNotFound
-from engine.machine import LOST_LIMIT, Trigger, backoff, check
+from engine.machine import LOST_LIMIT, Trigger, backoff, check, settle
 from engine.model import (
     ALL_AGENTS,
     Claim,
     EventType,
     Outcome,
     ProcessId,
-    Reason,
     RunOutcome,
     State,
     TaskDef,
@@ -227,25 +226,20 @@ def finish(tx: Transaction, *, run_id: str, task_id: str, outcome: Outcome, jitt
         return False
     if outcome.kind is RunOutcome.DONE:
         check(Trigger.COMPLETE, task_id, task.state)
-        _end_run(tx, run_id, outcome)
+        data = _end_run(tx, run_id, outcome)
         tx.db.execute(
             f"UPDATE tasks SET state = 'DONE', {_NOBODY}, lost = 0, error = NULL, updated_at = ?"
             " WHERE id = ?",
             (tx.ts, task_id),
         )
-        data: dict[str, Any] = {"outcome": outcome.kind}
-        if outcome.result is not None:
-            data["result"] = outcome.result
         _tell(tx, EventType.TASK_COMPLETED, task, State.DONE, data)
         tx.done += 1
         tx.spread(task_id, task.state, State.DONE)
     elif outcome.kind is RunOutcome.BLOCKED:
         check(Trigger.BLOCK, task_id, task.state)
-        _end_run(tx, run_id, outcome)
-        _block(tx, task, outcome.error)
+        _block(tx, task, outcome)
     else:
         check(Trigger.FAIL, task_id, task.state)
-        _end_run(tx, run_id, outcome)
         _fail(tx, task, outcome, jitter)
     return True
 
@@ -261,32 +255,23 @@ def _fail(tx: Transaction, task: _Held, outcome: Outcome, jitter: float) -> None
         " updated_at = ? WHERE id = ?",
         (state, outcome.error, not_before, tx.ts, task.id),
     )
-    data: dict[str, Any] = {
-        "outcome": outcome.kind,
-        "error": outcome.error,
-        "attempts": task.attempts,
-        "retries": task.retries,
-    }
+    data = _end_run(tx, str(task.run_id), outcome)
+    data |= {"error": outcome.error, "attempts": task.attempts, "retries": task.retries}
     if not_before:
         data["notBefore"] = not_before
-    if outcome.result is not None:
-        data["result"] = outcome.result
     _tell(tx, EventType.TASK_FAILED, task, state, data)
     _come_to_rest(tx, task, state)
 
 
-def _block(tx: Transaction, task: _Held, error: str | None) -> None:
-    reasons = (
-        *((Reason.UPSTREAM,) if task.broken else ()),
-        Reason.HUMAN,
-        *((Reason.REMOVED,) if task.removed else ()),
-    )
+def _block(tx: Transaction, task: _Held, outcome: Outcome) -> None:
+    _, reasons = settle(human=True, broken=task.broken, removed=task.removed)
     tx.db.execute(
         f"UPDATE tasks SET state = 'BLOCKED', reasons = ?, {_NOBODY}, error = ?, updated_at = ?"
         " WHERE id = ?",
-        (dump(reasons), error, tx.ts, task.id),
+        (dump(reasons), outcome.error, tx.ts, task.id),
     )
-    data = {"outcome": RunOutcome.BLOCKED, "reasons": reasons, "error": error}
+    data = _end_run(tx, str(task.run_id), outcome)
+    data |= {"reasons": reasons, "error": outcome.error}
     _tell(tx, EventType.TASK_BLOCKED, task, State.BLOCKED, data)
     tx.spread(task.id, task.state, State.BLOCKED)
 
@@ -300,13 +285,13 @@ def release(tx: Transaction, *, run_id: str, task_id: str, by: str) -> bool:
     if task is None or task.run_id != run_id:
         return False
     check(Trigger.RELEASE, task_id, task.state)
-    _end_run(tx, run_id, Outcome(RunOutcome.RELEASED))
+    data = _end_run(tx, run_id, Outcome(RunOutcome.RELEASED))
     tx.db.execute(
         f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, updated_at = ?"
         " WHERE id = ?",
         (tx.ts, task_id),
     )
-    data = {"outcome": RunOutcome.RELEASED, "attempts": task.attempts - 1, "by": by}
+    data |= {"attempts": task.attempts - 1, "by": by}
     _tell(tx, EventType.TASK_RELEASED, task, State.READY, data)
     _come_to_rest(tx, task, State.READY)
     return True
@@ -322,13 +307,13 @@ def expire(tx: Transaction, *, run_id: str, task_id: str) -> bool:
         return False
     check(Trigger.EXPIRE, task_id, task.state)
     lost = task.lost + 1
-    _end_run(tx, run_id, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
+    data = _end_run(tx, run_id, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
     tx.db.execute(
         f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, lost = ?,"
         " updated_at = ? WHERE id = ?",
         (lost, tx.ts, task_id),
     )
-    data = {"outcome": RunOutcome.EXPIRED, "attempts": task.attempts - 1, "lost": lost}
+    data |= {"attempts": task.attempts - 1, "lost": lost}
     _tell(tx, EventType.LEASE_EXPIRED, task, State.READY, data)
     _come_to_rest(tx, task, State.READY, too_often=lost >= LOST_LIMIT)
     return True
@@ -401,10 +386,11 @@ def _tell(
     )
 
 
-def _end_run(tx: Transaction, run_id: str, outcome: Outcome) -> None:
-    tx.db.execute(
+def _end_run(tx: Transaction, run_id: str, outcome: Outcome) -> dict[str, Any]:
+    """End the run's row; return what the event of its end says of it."""
+    row = tx.db.execute(
         "UPDATE runs SET outcome = ?, ended_at = ?, exit_code = ?, error = ?, result = ?"
-        " WHERE id = ?",
+        " WHERE id = ? RETURNING coalesce(started_at, claimed_at)",
         (
             outcome.kind,
             tx.ts,
@@ -413,15 +399,23 @@ def _end_run(tx: Transaction, run_id: str, outcome: Outcome) -> None:
             dump(outcome.result) if outcome.result is not None else None,
             run_id,
         ),
-    )
+    ).fetchone()
+    took = max(0, round((tx.now - from_iso(row[0])).total_seconds() * 1000))
+    told: dict[str, Any] = {"outcome": outcome.kind, "durationMs": took}
+    if outcome.result is not None:
+        told["result"] = outcome.result
+    return told
 
 
 def _late(tx: Transaction, run_id: str, task_id: str, outcome: Outcome) -> None:
     row = tx.db.execute("SELECT agent, worker_id FROM runs WHERE id = ?", (run_id,)).fetchone()
     agent, worker_id = row or (None, None)
-    data: dict[str, Any] = {"late": outcome.kind}
+    data: dict[str, Any] = {"outcome": outcome.kind}
     if outcome.error is not None:
         data["error"] = outcome.error
+    if outcome.result is not None:
+        # Refused, but not lost: somebody may want to look at what it was.
+        data["result"] = outcome.result
     tx.event(
         EventType.LATE_RESULT,
         agent=agent,

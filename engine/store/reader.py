@@ -37,17 +37,24 @@ class Reader:
             self._db = await connection
             await self.rows("PRAGMA query_only=ON")
             found = (await self.rows("PRAGMA user_version"))[0][0]
-            if found != SCHEMA_VERSION:
-                raise StorageError(
-                    f"{self._path} has schema {found}, this agentmux knows {SCHEMA_VERSION}"
-                )
         except sqlite3.Error as error:
             raise storage_error(error, self._path) from error
         except BaseException:
             # A connection that is left open keeps its thread, and the process, alive.
             await self.close()
             raise
+        if found != SCHEMA_VERSION:
+            await self.close()
+            raise StorageError(
+                f"{self._path} has schema {found}, this agentmux knows {SCHEMA_VERSION}"
+            )
         return self
+
+    def _check_schema(self, found: int) -> None:
+        if found != SCHEMA_VERSION:
+            raise StorageError(
+                f"{self._path} has schema {found}, this agentmux knows {SCHEMA_VERSION}"
+            )
 
     async def __aexit__(
         self,

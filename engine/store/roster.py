@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
 from engine.errors import LeaseConflict, ValidationError
@@ -38,10 +39,11 @@ def register(
     }
     files = {f"{other_agent}-{other}" for other, other_agent in live.items()}
     if worker_id is None:
-        number = 1
-        while f"{agent}-{number}" in live or f"{agent}-{agent}-{number}" in files:
-            number += 1
-        worker_id = f"{agent}-{number}"
+        worker_id = next(
+            name
+            for name in (f"{agent}-{number}" for number in count(1))
+            if name not in live and f"{agent}-{name}" not in files and not _is_agent(tx, name)
+        )
     elif worker_id in live:
         raise LeaseConflict(f"a worker {worker_id!r} is alive already; choose another --worker-id")
     elif f"{agent}-{worker_id}" in files:
@@ -63,17 +65,18 @@ def register(
 
 def _refuse_agent_names(tx: Transaction, agent: str, worker_id: str) -> None:
     """heartbeats/ holds a file for each worker and one for each agent: their names may not meet."""
-    agents = "SELECT EXISTS(SELECT 1 FROM tallies WHERE agent = ?1 UNION SELECT 1 FROM workers"
-    if (
-        worker_id == agent
-        or tx.db.execute(f"{agents} WHERE agent = ?1)", (worker_id,)).fetchone()[0]
-    ):
+    if worker_id == agent or _is_agent(tx, worker_id):
         raise ValidationError(
             f"{worker_id!r} is the name of an agent; choose another --worker-id, "
             f"for example {agent}-1"
         )
     if tx.db.execute("SELECT EXISTS(SELECT 1 FROM workers WHERE id = ?)", (agent,)).fetchone()[0]:
         raise ValidationError(f"{agent!r} is the id of a worker; an agent needs another name")
+
+
+def _is_agent(tx: Transaction, name: str) -> bool:
+    agents = "SELECT 1 FROM tallies WHERE agent = ?1 UNION SELECT 1 FROM workers WHERE agent = ?1"
+    return bool(tx.db.execute(f"SELECT EXISTS({agents})", (name,)).fetchone()[0])
 
 
 def beat(tx: Transaction, *, worker_ids: Iterable[str], note: str = "") -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.clock import from_iso
-from engine.filters import AGENT, STATE, WAITING, TaskFilter, Term
+from engine.filters import AGENT, READY, STATE, WAITING, TaskFilter, Term
 from engine.model import LIVE_WORKERS, Event, EventType, ProcessId, RunOutcome, State, WorkerStatus
 from engine.store.transaction import read_reasons
 from engine.views import RunRow, TaskRow, WorkerRow
@@ -183,10 +183,15 @@ def _term_sql(term: Term) -> tuple[str, list[Any]]:
         "lower((SELECT worker_id FROM runs WHERE task_id = t.id ORDER BY n DESC LIMIT 1))",
     )
     word = term.value.lower()
-    return " OR ".join(f"instr({place}, ?) > 0" for place in places), [word] * len(places)
+    return " OR ".join(f"coalesce(instr({place}, ?), 0) > 0" for place in places), [word] * len(
+        places
+    )
 
 
 def _state_sql(value: str) -> tuple[str, list[Any]]:
+    claimable = "pending = 0 AND not_before IS NULL"
+    if value == READY:
+        return f"state = 'READY' AND {claimable}", []
     if value == WAITING:
-        return "state = 'READY' AND (pending > 0 OR not_before IS NOT NULL)", []
+        return f"state = 'READY' AND NOT ({claimable})", []
     return "state = ?", [value.upper()]

@@ -62,8 +62,8 @@ def seed(
     known = {
         row[0]: row[1:]
         for row in tx.db.execute(
-            "SELECT id, name, agent, deps, priority, timeout, retries, payload, position, removed"
-            " FROM tasks"
+            "SELECT id, name, agent, deps, priority, timeout, retries, payload, position, state,"
+            " removed FROM tasks"
         )
     }
     fresh: list[TaskDef] = []
@@ -160,16 +160,17 @@ def _compare(
         task.retries,
         dump(task.payload),
     )
-    *old, old_position, removed = before
+    *old, old_position, state, removed = before
     if position != old_position or removed:
         tx.db.execute(
             "UPDATE tasks SET position = ?, removed = 0 WHERE id = ?", (position, task.id)
         )
-    if removed:
+    unblocked = removed and state == State.BLOCKED
+    if unblocked:
         report.unblocked.append(task.id)
     differs = tuple(name for name, a, b in zip(fields, old, now, strict=True) if a != b)
     if not differs:
-        report.unchanged += not removed
+        report.unchanged += not unblocked
         return
     report.updated.append(task.id)
     report.changed[task.id] = differs
@@ -180,7 +181,6 @@ def _compare(
             ((dep, task.id) for dep in json.loads(before[2])),
         )
         tx.db.executemany(_ADD_EDGE, ((dep, task.id) for dep in task.deps))
-    state = tx.db.execute("SELECT state FROM tasks WHERE id = ?", (task.id,)).fetchone()[0]
     tx.event(
         EventType.TASK_UPDATED,
         agent=task.agent,

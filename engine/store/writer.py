@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,6 +53,14 @@ class _Waiting:
     dry_run: bool
 
 
+class _NoTurn(Exception):  # noqa: N818 - never leaves this module
+    """A group could not even begin: another process has the lock, or the disk refuses."""
+
+    def __init__(self, error: StorageError | sqlite3.Error) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Writer:
     """Owns the writing connection and its thread.
 
@@ -66,7 +74,9 @@ class Writer:
         self._lock_path = lock_path
         self._clock = clock
         self._on_commit = on_commit
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
+        self._gathered: list[_Waiting] = []
+        self._left: list[_Waiting] | None = None
         self._thread = threading.Thread(target=self._run, name="agentmux-writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: Future[None] = Future()
@@ -77,15 +87,28 @@ class Writer:
         """Start the thread and open the database; raises StorageError."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
-        await asyncio.wrap_future(self._opened)
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._opened))
+        except asyncio.CancelledError:
+            # Nobody will close what is being opened.
+            self._closed = True
+            self._queue.put(None)
+            raise
 
     async def close(self) -> None:
         """Commit what waits, close the connection, end the thread."""
         if self._closed:
             return
         self._closed = True
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
+
+    def _hand_over(self) -> None:
+        """Give the thread all that this turn of the loop has gathered, as one group."""
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
 
     async def write(self, change: Change[T], *, dry_run: bool = False) -> T:
         """Carry out a change in a transaction and return its result once it is durable.
@@ -100,8 +123,19 @@ class Writer:
         """
         if self._closed:
             raise StorageError("the store is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Waiting(change, future, dry_run))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        waiting = _Waiting(change, future, dry_run)
+        if dry_run:
+            # Alone, after what was asked before: its rollback is only its own.
+            self._hand_over()
+            self._queue.put([waiting])
+            return await future
+        if not self._gathered:
+            # Workers that one commit woke report in the same turn of the loop. Were the first
+            # of them handed over at once, it would be committed alone and the rest would wait.
+            loop.call_soon(self._hand_over)
+        self._gathered.append(waiting)
         return await future
 
     def _run(self) -> None:
@@ -121,26 +155,31 @@ class Writer:
             while (group := self._gather()) is not None:
                 self._commit_group(connection, lock, group)
         finally:
-            with lock.held():
-                # The last connection to close checkpoints: that belongs under the lock too.
-                connection.close()
+            # The last connection to close checkpoints: that belongs under the lock too. Whoever
+            # keeps the lock from us has a connection open, so ours is not the last then.
+            with suppress(StorageError):
+                lock.acquire()
+            connection.close()
             lock.close()
 
     def _gather(self) -> list[_Waiting] | None:
         """Wait for work; return all that waits, or None at the end."""
-        first = self._queue.get()
-        if first is None:
-            return None
-        group = [first]
-        while len(group) < _LARGEST_GROUP and not group[-1].dry_run:
+        group = self._left or self._queue.get()
+        self._left = None
+        while group is not None and len(group) < _LARGEST_GROUP and not group[0].dry_run:
             try:
-                waiting = self._queue.get_nowait()
+                more = self._queue.get_nowait()
             except Empty:
                 break
-            if waiting is None:
+            if more is None:
                 self._queue.put(None)
                 break
-            group.append(waiting)
+            if more[0].dry_run:
+                self._left = more
+                break
+            group += more
+        if group is None:
+            return None
         return [waiting for waiting in group if not waiting.future.cancelled()]
 
     def _commit_group(
@@ -148,11 +187,12 @@ class Writer:
     ) -> None:
         if not group:
             return
-        if group[-1].dry_run and len(group) > 1:
-            self._commit_group(connection, lock, group[:-1])
-            group = group[-1:]
         try:
             results, committed = self._commit(connection, lock, group)
+        except _NoTurn as refusal:
+            # Each alone would wait as long again.
+            self._answer(group, [self._translate(refusal.error) for _ in group], None)
+            return
         except BaseException as error:  # noqa: BLE001 - handed to the callers
             if len(group) == 1:
                 self._answer(group, [self._translate(error)], None)
@@ -186,8 +226,12 @@ class Writer:
         self, connection: sqlite3.Connection, lock: WriteLock, group: list[_Waiting]
     ) -> tuple[list[Any], Committed | None]:
         dry_run = group[0].dry_run
-        with lock.held():
-            connection.execute("BEGIN IMMEDIATE")
+        with ExitStack() as turn:
+            try:
+                turn.enter_context(lock.held())
+                connection.execute("BEGIN IMMEDIATE")
+            except (StorageError, sqlite3.Error) as error:
+                raise _NoTurn(error) from error
             try:
                 tx = Transaction(connection, self._clock.now())
                 results = [waiting.change(tx) for waiting in group]

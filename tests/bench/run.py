@@ -20,12 +20,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,10 @@ def _rows(scale: int) -> list[Row]:
         many = sides.claims(fresh(), 100_000 // scale, 500)
         return many / few, f"{many * 1e6:.0f} us, among 1,000 {few * 1e6:.0f} us"
 
+    def wal(fresh: Callable[[], Path]) -> tuple[float, str]:
+        transitions = 100_000 // scale
+        return sides.wal(fresh(), transitions // 3), "MB at its largest"
+
     n = f"{tasks:,}"
     return [
         Row(f"{n} noop tasks, 8 workers / bare loop", ">= 0.7", drained(8)),
@@ -94,6 +101,7 @@ def _rows(scale: int) -> list[Row]:
         Row(f"seed {tasks * 10:,} tasks, peak RSS", "<= 600", memory),
         Row(f"{n} noop tasks, 8 workers / huey, 8 threads", ">= 1.5", huey),
         Row(f"claim among {100_000 // scale:,} READY / among 1,000", "<= 1.3", claims),
+        Row(f"WAL over {100_000 // scale:,} transitions with a reader", "<= 64", wal),
     ]
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
+import sqlite3
 import sys
+import threading
 import time
 from pathlib import Path
 
+import yaml
 from floor import drain as drain_floor
+from huey import SqliteHuey
+from huey.consumer import Consumer
 
 from engine.clock import SystemClock
-from engine.commands import Seed
+from engine.commands import Hold, Resume, Seed
 from engine.core import Engine
 from engine.files import Layout
+from engine.filters import parse_filter
 from engine.model import Dag, TaskDef
+from engine.processes import identify
 from engine.store.store import Store
 
 NOOP = {"kind": "noop", "seconds": 0}
@@ -77,11 +83,14 @@ def processes(folder: Path, tasks: int, count: int, workers: int) -> float:
     async def run() -> float:
         await _seeded(folder, independent(tasks))
         async with Engine(folder / "state", project=folder) as engine:
-            from engine.commands import Hold, Resume
-
             await engine.execute(Hold())
-            command = [sys.executable, str(Path(__file__).with_name("fleet.py")), str(folder)]
-            fleet = [subprocess.Popen([*command, str(workers)]) for _ in range(count)]
+            script = Path(__file__).with_name("fleet.py")
+            fleet = [
+                await asyncio.create_subprocess_exec(
+                    sys.executable, str(script), str(folder), str(workers)
+                )
+                for _ in range(count)
+            ]
             async for _ in engine.changes():
                 if len([w for w in await engine.queries.workers() if w.alive]) == count * workers:
                     break
@@ -91,7 +100,7 @@ def processes(folder: Path, tasks: int, count: int, workers: int) -> float:
             took = time.perf_counter() - begin
             for process in fleet:
                 process.terminate()
-                if process.wait(30) != 0:
+                if await process.wait() != 0:
                     raise RuntimeError("a worker process failed")
         _check_done(folder, tasks)
         return took
@@ -99,9 +108,30 @@ def processes(folder: Path, tasks: int, count: int, workers: int) -> float:
     return asyncio.run(run())
 
 
-def _check_done(folder: Path, tasks: int) -> None:
-    import sqlite3
+def wal(folder: Path, tasks: int) -> float:
+    """Largest size of the WAL, in MB, while tasks run and a reader looks as a screen does."""
 
+    async def look(engine: Engine) -> float:
+        largest = 0
+        while True:
+            await engine.queries.progress()
+            await engine.queries.tasks(limit=50, order="screen")
+            await engine.queries.last_events(50)
+            largest = max(largest, (folder / "state" / "tasks.db-wal").stat().st_size)
+            if await engine.queries.count_tasks(parse_filter("!state:done")) == 0:
+                return largest / 1e6
+            await asyncio.sleep(0.25)
+
+    async def run() -> float:
+        await _seeded(folder, independent(tasks))
+        async with Engine(folder / "state", project=folder) as engine:
+            await engine.start_workers(64)
+            return await look(engine)
+
+    return asyncio.run(run())
+
+
+def _check_done(folder: Path, tasks: int) -> None:
     db = sqlite3.connect(folder / "state" / "tasks.db")
     done = db.execute("SELECT count(*) FROM tasks WHERE state = 'DONE'").fetchone()[0]
     events = db.execute(
@@ -117,7 +147,6 @@ def _check_done(folder: Path, tasks: int) -> None:
 
 def claims(folder: Path, tasks: int, count: int) -> float:
     """Seconds for one claim, the mean of `count`, with `tasks` tasks READY."""
-    from engine.processes import identify
 
     async def run() -> float:
         layout = await _seeded(folder, independent(tasks))
@@ -142,11 +171,6 @@ def huey(folder: Path, tasks: int, workers: int) -> float:
 
     To the last task's start: its acknowledgement is not counted, slightly in huey's favour.
     """
-    import threading
-
-    from huey import SqliteHuey
-    from huey.consumer import Consumer
-
     queue = SqliteHuey(
         filename=str(folder / "huey.db"), fsync=True, journal_mode="wal", results=False
     )
@@ -176,8 +200,6 @@ def huey(folder: Path, tasks: int, workers: int) -> float:
 
 def yaml_load(path: Path) -> float:
     """Seconds of `yaml.load(…, CSafeLoader)` alone."""
-    import yaml
-
     text = path.read_text(encoding="utf-8")
     begin = time.perf_counter()
     yaml.load(text, yaml.CSafeLoader)  # the reference itself, on a file of our own

@@ -14,7 +14,6 @@ from engine.errors import TaskNotFound
 from engine.files import Layout
 from engine.filters import AGENT, STATE, WAITING, TaskFilter, Term
 from engine.model import (
-    ACTIVE,
     Event,
     EventType,
     Reason,
@@ -28,6 +27,7 @@ from tui.app import Dashboard
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from textual.app import App
     from textual.pilot import Pilot
 
 NOW = datetime(2026, 3, 14, 10, 12, 46, tzinfo=UTC)
@@ -521,5 +521,8 @@ async def settle(pilot: Pilot[None]) -> None:
         await pilot.pause()
 
 
-def active(queries: FakeQueries) -> list[str]:
-    return [row.id for row in queries.all_tasks if row.state in ACTIVE]
+def screen_text(app: App[Any]) -> str:
+    """Return what is on the screen, as lines of text without colours."""
+    width, height = app.size
+    lines = app.screen._compositor.render_strips()[:height]
+    return "\n".join(line.text[:width] for line in lines)

@@ -31,7 +31,8 @@ class Pane(Vertical):
 
     def on_mount(self) -> None:
         """Show the bare title until there is more to say."""
-        self.caption()
+        if not self.border_title:
+            self.caption()
 
     def caption(self, detail: str = "", foot: str = "", count: str | None = None) -> None:
         """Say something behind the title and in the lower border; both are shown as they are.

@@ -37,11 +37,13 @@ class TasksList(RowList[TaskRow]):
         self._now = now
         self._held: Collection[str] = ()
         self._notes: Mapping[str, str] = {}
-        self._done: Collection[str] = ()
+        self._known: Mapping[str, State] = {}
 
-    def facts(self, held: Collection[str], notes: Mapping[str, str], done: Collection[str]) -> None:
-        """Say what else is known: held agents, workers' notes by task, tasks known as DONE."""
-        self._held, self._notes, self._done = held, notes, done
+    def facts(
+        self, held: Collection[str], notes: Mapping[str, str], known: Mapping[str, State]
+    ) -> None:
+        """Say what else is known: held agents, workers' notes by task, states of tasks."""
+        self._held, self._notes, self._known = held, notes, known
 
     def key_of(self, row: TaskRow) -> str:
         """Return the task's id."""
@@ -53,7 +55,7 @@ class TasksList(RowList[TaskRow]):
         symbol = look.task_symbol(row, now)
         tone = look.tone_of(symbol)
         quiet = Tone.DIM if row.state in {State.DONE, State.CANCELLED} else Tone.TEXT
-        reason = look.why(row, now, held=self._held, notes=self._notes, done=self._done)
+        reason = look.why(row, now, held=self._held, notes=self._notes, known=self._known)
         return (
             (symbol, tone),
             (clean_text(row.id), tone),

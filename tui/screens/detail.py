@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from textual.containers import Container
 
 from engine.errors import TaskNotFound
-from engine.model import RunOutcome
 from engine.text import clean_text, cut_middle
 from tui import describe, look
 from tui.actions import Place, Selection
@@ -120,19 +119,11 @@ class DetailScreen(PanedScreen):
         picture, now = self._picture, self._engine.clock.now()
         detail = picture.detail
         with self.app.batch_update():
-            self.refresh_bars()
             self._show_head()
-            for pane in self._panes:
-                pane.caption(picture.trouble)
+            self._caption()
+            self.refresh_bars()
             if detail is None:
                 return
-            _task, runs, log, events = self._panes
-            runs.caption(picture.trouble, str(len(detail.runs)))
-            events.caption(picture.trouble, str(len(detail.events)))
-            if detail.runs:
-                run = detail.runs[0]
-                state = "now" if run.outcome is None else f"ended: {RunOutcome(run.outcome)}"
-                log.caption(picture.trouble, f"run #{run.attempt} {state}")
             for document, lines in (
                 (self.about, lambda w: describe.task_lines(detail, now, w)),
                 (self.runs, lambda w: describe.run_lines(detail.runs, now, w)),
@@ -140,6 +131,18 @@ class DetailScreen(PanedScreen):
                 (self.events_text, lambda w: describe.event_lines(detail.events, w)),
             ):
                 document.show(describe.laid_out(lines))
+
+    def _caption(self) -> None:
+        task, runs, log, events = self._panes
+        trouble, detail = self._picture.trouble, self._picture.detail
+        task.caption(trouble)
+        runs.caption(trouble, str(len(detail.runs)) if detail is not None else "")
+        events.caption(trouble, str(len(detail.events)) if detail is not None else "")
+        foot = ""
+        if detail is not None and detail.runs:
+            run = detail.runs[0]
+            foot = f"run #{run.attempt}, {'going on' if run.outcome is None else run.outcome}"
+        log.caption(trouble, foot, "")
 
     def tick(self) -> None:
         """Let the ages grow; while a run goes on, look for new output too."""

@@ -127,17 +127,20 @@ class HelpScreen(ModalScreen[None]):
         *bindings(["quit"]),
     ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = Document(id="help-text")
+
     def compose(self) -> ComposeResult:
         """Lay the help out."""
         with Vertical(id="help", classes="dialog") as box:
             box.border_title = Content("Help")
             box.border_subtitle = Content("esc closes")
-            yield Document(id="help-text")
+            yield self.text
 
     def on_mount(self) -> None:
         """Show the text."""
-        text = self.query_one("#help-text", Document)
-        text.show(help_lines)
+        self.text.show(help_lines)
         self.call_after_refresh(self._fit)
 
     def on_resize(self) -> None:
@@ -145,8 +148,7 @@ class HelpScreen(ModalScreen[None]):
         self.call_after_refresh(self._fit)
 
     def _fit(self) -> None:
-        text = self.query_one("#help-text", Document)
-        text.styles.height = min(len(text.lines), self.size.height - 6)
+        self.text.styles.height = min(len(self.text.lines), self.size.height - 6)
 
     def action_leave(self) -> None:
         """Close the help."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from textual import on
@@ -47,6 +48,7 @@ class MainScreen(PanedScreen):
         self._picture = Snapshot()
         self._pace = Pace()
         self._asked_at: float | None = None
+        self._unread = ""
         self.quitting = ""
         stale_after = engine.config.stale_after
         now = engine.clock.now
@@ -135,7 +137,7 @@ class MainScreen(PanedScreen):
             self.task_rows.facts(
                 picture.progress.value.held,
                 {w.task_id: w.note for w in live if w.task_id is not None},
-                {task.id for task in page.rows if task.state is State.DONE},
+                {task.id: task.state for task in page.rows},
             )
             self._trouble(self.task_rows, picture.tasks)
             self.task_rows.empty = (
@@ -190,7 +192,9 @@ class MainScreen(PanedScreen):
         workers.caption(picture.workers.trouble, f"{busy} of {live} busy", str(live))
         total, shown = picture.progress.value.total, self.task_rows.total
         place = f"{shown:,} of {total:,}" if self._where else f"{shown:,}"
-        tasks.caption(picture.tasks.trouble or str(self._where), place, f"{shown:,}")
+        tasks.caption(
+            picture.tasks.trouble or str(self._where), self._unread or place, f"{shown:,}"
+        )
         newest = f"{self.event_rows.total:,}"
         follow = "follows" if self.event_rows.following else f"at {self.event_rows.cursor + 1:,}"
         events.caption(picture.events.trouble, f"{follow} · {newest}", newest)
@@ -269,12 +273,17 @@ class MainScreen(PanedScreen):
 
     @on(Input.Changed, "#filter")
     def filter_typed(self, event: Input.Changed) -> None:
-        """Filter while one types; what cannot be read is named and changes nothing."""
+        """Filter while one types; a last word that cannot be read yet does not count."""
         event.stop()
         try:
             self._set_filter(parse_filter(event.value))
         except ValidationError as error:
-            self._panes[1].caption(str(self._where), clean_text(str(error)))
+            with suppress(ValidationError):
+                self._set_filter(parse_filter(" ".join(event.value.split()[:-1])))
+            self._unread = str(error)
+        else:
+            self._unread = ""
+        self._caption()
 
     @on(Input.Submitted, "#filter")
     def filter_kept(self, event: Input.Submitted) -> None:
@@ -288,6 +297,7 @@ class MainScreen(PanedScreen):
 
     def _close_filter(self) -> None:
         self.filter_line.display = False
+        self._unread = ""
         self.task_rows.focus()
         self._caption()
 

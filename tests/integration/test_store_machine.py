@@ -1,0 +1,314 @@
+"""The real store, on a real file, against a model in plain Python: whatever happens, they agree."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from support.clock import ManualClock
+from support.store_model import Model, pick
+from support.stores import (
+    HOST,
+    Opened,
+    check_store,
+    events_of,
+    everything,
+    opened,
+    select,
+    tasks_of,
+)
+
+from engine.clock import from_iso
+from engine.dag import to_definition
+from engine.errors import IllegalTransition, LeaseLost, TaskNotFound
+from engine.model import AgentRule, Claim, Dag, Outcome, RunOutcome, TaskDef
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from engine.store.seeding import SeedReport
+
+T = TypeVar("T")
+IDS = "abcdef"
+AGENTS = ("codex", "claude")
+NUMBERS = st.integers(0, 1000)
+FAILURES = st.sampled_from([RunOutcome.FAILED, RunOutcome.TIMED_OUT])
+
+
+@st.composite
+def dags(draw: st.DrawFn) -> Dag:
+    """Draw a small DAG; a chain of them adds, removes, changes and turns round tasks and deps."""
+    order = draw(st.permutations(IDS))[: draw(st.integers(1, len(IDS)))]
+    tasks: list[TaskDef] = []
+    for place, task_id in enumerate(order):
+        deps = (
+            draw(st.lists(st.sampled_from(order[:place]), unique=True, max_size=3)) if place else []
+        )
+        tasks.append(
+            TaskDef(
+                task_id,
+                draw(st.sampled_from([task_id, "other name"])),
+                draw(st.sampled_from(AGENTS)),
+                tuple(deps),
+                draw(st.integers(-1, 1)),
+                60.0,
+                draw(st.integers(0, 2)),
+                {"kind": "noop", "seconds": draw(st.integers(0, 1))},
+            )
+        )
+    limits = draw(st.dictionaries(st.sampled_from(AGENTS), st.integers(1, 2)))
+    rules = {agent: AgentRule(limit) for agent, limit in limits.items()}
+    return Dag(tuple(draw(st.permutations(tasks))), rules, "dag.yaml")
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Each rule does one thing to the store and to the model; the invariants compare them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="agentmux-test-"))
+        self.runner = asyncio.Runner()
+        self.clock = ManualClock()
+        self.model = Model()
+        self.claims: dict[str, Claim] = {}
+        self.opening = opened(self.folder, clock=self.clock)
+        self.it: Opened = self.runner.run(self.opening.__aenter__())
+
+    def teardown(self) -> None:
+        try:
+            self.runner.run(self.opening.__aexit__(None, None, None))
+        finally:
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    # Seeding.
+
+    @initialize(dag=dags())
+    def first_seed(self, dag: Dag) -> None:
+        self.seed(dag)
+
+    @rule(dag=dags())
+    def seed(self, dag: Dag) -> None:
+        report = self.do(self.it.store.seed(dag))
+        self.compare_report(report, dag, self.model)
+
+    @rule(dag=dags())
+    def seed_dry(self, dag: Dag) -> None:
+        before = everything(self.it.layout)
+        self.do(self.it.store.seed(dag, dry_run=True))
+        assert everything(self.it.layout) == before
+
+    @rule()
+    def seed_the_same_again(self) -> None:
+        here = sorted(
+            (task for task in self.model.tasks.values() if not task.removed),
+            key=lambda task: task.position,
+        )
+        same = tuple(
+            TaskDef(**{**task.definition, "deps": tuple(task.definition["deps"])}) for task in here
+        )
+        limits = {agent: AgentRule(limit) for agent, limit in self.model.limits.items()}
+        before, told = tasks_of(self.it.layout), len(events_of(self.it.layout))
+        self.do(self.it.store.seed(Dag(same, limits, "dag.yaml")))
+        assert tasks_of(self.it.layout) == before
+        assert [event.type for event in events_of(self.it.layout)[told:]] == ["SEEDED"]
+
+    def compare_report(self, report: SeedReport, dag: Dag, model: Model) -> None:
+        limits = {agent: rule.limit for agent, rule in dag.agents.items()}
+        expected = model.seed([to_definition(task) for task in dag.tasks], limits)
+        assert report.created == expected["created"]
+        assert report.updated == expected["updated"] == list(report.changed)
+        assert report.unblocked == expected["unblocked"]
+        assert set(report.blocked) == expected["blocked"]
+        assert report.unchanged == expected["unchanged"]
+
+    # Runs.
+
+    @rule(agent=st.sampled_from(AGENTS), number=NUMBERS, prepared=st.booleans())
+    def claim(self, agent: str, number: int, prepared: bool) -> None:
+        worker = f"{agent}-{number % 3 + 1}"
+        expected = self.model.claimable(agent)
+        preparing = frozenset({"noop"} if prepared else ())
+        claim = self.do(self.it.store.claim(agent, worker, HOST, preparing))
+        self.claimed(claim, expected, worker, prepared=prepared)
+
+    def claimed(
+        self, claim: Claim | None, expected: str | None, worker: str, *, prepared: bool
+    ) -> None:
+        assert (claim.task.id if claim else None) == expected
+        if claim is None:
+            return
+        assert claim.run_id not in self.claims, "a run id is never used again"
+        self.claims[claim.run_id] = claim
+        self.model.claim(claim.task.id, claim.run_id, worker, prepared=prepared)
+        assert to_definition(claim.task) == self.model.tasks[claim.task.id].definition
+        assert claim.attempt == self.model.runs[claim.run_id].attempt
+
+    @precondition(lambda self: self.model.open_runs())
+    @rule(number=NUMBERS)
+    def start(self, number: int) -> None:
+        run_id = pick(self.model.open_runs(), number)
+        if self.model.holder(run_id).state == "RUNNING":
+            with pytest.raises(IllegalTransition, match="RUNNING"):
+                self.do(self.it.store.start(self.claims[run_id]))
+            return
+        self.do(self.it.store.start(self.claims[run_id]))
+        self.model.start(run_id)
+
+    @precondition(lambda self: self.model.open_runs())
+    @rule(number=NUMBERS, again=st.booleans())
+    def finish_done(self, number: int, again: bool) -> None:
+        run_id = pick(self.model.open_runs(), number)
+        outcome = Outcome(RunOutcome.DONE, result={"n": number})
+        claim = self.claims[run_id]
+        if self.model.holder(run_id).state == "CLAIMED":
+            with pytest.raises(IllegalTransition, match="CLAIMED"):
+                self.do(self.it.store.finish(claim, outcome))
+        elif again:
+            self.model.done(run_id)
+            expected = self.model.claimable(claim.task.agent)
+            following = self.do(self.it.store.finish_and_claim(claim, outcome, HOST))
+            self.claimed(following, expected, claim.worker_id, prepared=False)
+        else:
+            self.do(self.it.store.finish(claim, outcome))
+            self.model.done(run_id)
+
+    @precondition(lambda self: self.model.open_runs())
+    @rule(number=NUMBERS, kind=FAILURES)
+    def finish_failed(self, number: int, kind: RunOutcome) -> None:
+        run_id = pick(self.model.open_runs(), number)
+        task_id = self.claims[run_id].task.id
+        self.do(self.it.store.finish(self.claims[run_id], Outcome(kind, error="no")))
+        again = self.model.failed(run_id, kind)
+        until = tasks_of(self.it.layout)[task_id]["not_before"]
+        assert (until is not None) == again
+        if again:
+            self.model.tasks[task_id].wait = from_iso(until)
+            nominal = 5.0 * 2 ** (self.model.tasks[task_id].attempts - 1)
+            waits = (from_iso(until) - self.clock.now()).total_seconds()
+            assert 0.8 * nominal - 0.001 <= waits <= 1.2 * nominal
+
+    @precondition(lambda self: self.model.open_runs())
+    @rule(number=NUMBERS)
+    def finish_blocked(self, number: int) -> None:
+        run_id = pick(self.model.open_runs(), number)
+        outcome = Outcome(RunOutcome.BLOCKED, error="not allowed")
+        self.do(self.it.store.finish(self.claims[run_id], outcome))
+        self.model.blocked(run_id)
+
+    @precondition(lambda self: self.model.open_runs())
+    @rule(number=NUMBERS)
+    def release(self, number: int) -> None:
+        run_id = pick(self.model.open_runs(), number)
+        self.do(self.it.store.release(self.claims[run_id].task.id, run_id, "operator"))
+        self.model.released(run_id)
+
+    @precondition(lambda self: self.model.open_runs())
+    @rule(number=NUMBERS)
+    def expire(self, number: int) -> None:
+        run_id = pick(self.model.open_runs(), number)
+        assert self.do(self.it.store.expire(self.claims[run_id].task.id, run_id))
+        self.model.expired(run_id)
+
+    @precondition(lambda self: self.model.open_runs())
+    @rule(number=NUMBERS)
+    def renew(self, number: int) -> None:
+        run_id = pick(self.model.open_runs(), number)
+        until = self.do(self.it.store.renew([run_id, *self.model.ended_runs()]))
+        assert until > self.clock.now()
+
+    @precondition(lambda self: self.model.ended_runs())
+    @rule(number=NUMBERS, kind=st.sampled_from(["done", "failed", "blocked", "timed out"]))
+    def write_with_a_run_that_is_over(self, number: int, kind: str) -> None:
+        run_id = pick(self.model.ended_runs(), number)
+        claim, store = self.claims[run_id], self.it.store
+        before, told = tasks_of(self.it.layout), len(events_of(self.it.layout))
+        with pytest.raises(LeaseLost):
+            self.do(store.finish(claim, Outcome(RunOutcome(kind), error="late")))
+        with pytest.raises(LeaseLost):
+            self.do(store.start(claim))
+        with pytest.raises(LeaseLost):
+            self.do(store.progress(claim, "still here"))
+        with pytest.raises(LeaseLost):
+            self.do(store.release(claim.task.id, run_id, "operator"))
+        assert not self.do(store.expire(claim.task.id, run_id))
+        assert tasks_of(self.it.layout) == before
+        late = events_of(self.it.layout)[told:]
+        assert [(event.type, event.run_id, event.state) for event in late] == [
+            ("LATE_RESULT", run_id, None)
+        ]
+
+    # Operators and time.
+
+    @rule(agent=st.sampled_from([*AGENTS, "*"]))
+    def hold(self, agent: str) -> None:
+        assert self.do(self.it.store.hold(agent)) == self.model.hold(agent)
+
+    @rule(agent=st.sampled_from([*AGENTS, "*"]))
+    def resume(self, agent: str) -> None:
+        assert self.do(self.it.store.resume(agent)) == self.model.resume(agent)
+
+    @rule(task_id=st.sampled_from([*IDS, "nobody"]))
+    def ask_release(self, task_id: str) -> None:
+        task = self.model.tasks.get(task_id)
+        if task is None:
+            with pytest.raises(TaskNotFound):
+                self.do(self.it.store.ask_release(task_id))
+        elif task.run is None:
+            with pytest.raises(IllegalTransition, match=task.state):
+                self.do(self.it.store.ask_release(task_id))
+        else:
+            assert self.do(self.it.store.ask_release(task_id)) == task.run
+            task.asked = True
+
+    @rule(seconds=st.sampled_from([0.001, 1.0, 5.0, 30.0]))
+    def advance(self, seconds: float) -> None:
+        self.do(self.clock.advance(seconds))
+        self.do(self.it.store.end_backoff())
+        self.model.end_backoff(self.clock.now())
+
+    # What holds after each step.
+
+    @invariant()
+    def the_table_says_what_the_model_says(self) -> None:
+        expected = self.model.table()
+        table = tasks_of(self.it.layout)
+        columns = set(next(iter(expected.values()), {}))
+        assert {
+            task_id: {key: row[key] for key in columns} for task_id, row in table.items()
+        } == expected
+        for task_id, task in self.model.tasks.items():
+            until = table[task_id]["not_before"]
+            assert (from_iso(until) if until else None) == task.wait, task_id
+
+    @invariant()
+    def the_runs_are_those_of_the_model(self) -> None:
+        rows = select(self.it.layout, "SELECT * FROM runs")
+        assert {
+            row["id"]: (row["task_id"], row["worker_id"], row["attempt"], row["outcome"])
+            for row in rows
+        } == self.model.run_table()
+
+    @invariant()
+    def the_store_agrees_with_itself_and_with_its_events(self) -> None:
+        check_store(self.it.layout)
+
+
+def test_the_store_does_what_the_model_does() -> None:
+    run_state_machine_as_test(StoreMachine)
