@@ -192,7 +192,7 @@ class Outcome:
 class ProcessId:
     """A process, safely: a pid alone is reused, a pid with its start time is not.
 
-    `started` is compared, never computed with: clock ticks since boot on Linux.
+    `started` is compared, never computed with: `ticks@boot-id` on Linux.
     """
 
     pid: int

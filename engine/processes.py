@@ -40,7 +40,6 @@ __all__ = [
     "is_alive",
     "spawn",
     "tree_of",
-    "use_fast_child_watcher",
 ]
 
 TASK_ID = "AGENTMUX_TASK_ID"
@@ -311,24 +310,6 @@ def _appending(path: Path) -> Iterator[int]:
 
 def _by_pid(process: ProcessId) -> int:
     return process.pid
-
-
-def use_fast_child_watcher() -> None:
-    """Let asyncio learn of its children's ends by pidfd: starting one costs a third less.
-
-    For entry points, before the loop starts. From Python 3.12 on it is asyncio's own choice.
-    """
-    if sys.version_info < (3, 12) and sys.platform == "linux":
-        pidfd = _pidfd(os.getpid())
-        if pidfd is None:
-            return
-        os.close(pidfd)
-        if isinstance(asyncio.get_child_watcher(), asyncio.PidfdChildWatcher):
-            return
-        watcher = asyncio.PidfdChildWatcher()
-        with contextlib.suppress(RuntimeError):  # no loop runs yet: the usual case
-            watcher.attach_loop(asyncio.get_running_loop())
-        asyncio.set_child_watcher(watcher)
 
 
 def seems_alive(process: ProcessId) -> bool:

@@ -10,19 +10,21 @@ import re
 import unicodedata
 from functools import lru_cache
 
-_CSI = r"[0-?]*+[ -/]*+[@-~]?+"
+# No possessive quantifiers: they loop for ever in Python 3.11.2. Nothing here backtracks anyway:
+# all that follows an introducer is optional, and no part of it can match another's characters.
+_CSI = r"[0-?]*[ -/]*[@-~]?"
 # A string sequence ends at BEL or ST. One that is not closed within its line loses only its
 # introducer: nobody can hide the rest of a log behind it, and matching stays linear.
-_STRING = r"(?:[^\x07\n\r\x18\x1a\x1b\x80-\x9f]*+(?:\x07|\x1b\\|\x9c))?+"
+_STRING = r"(?:[^\x07\n\r\x18\x1a\x1b\x80-\x9f]*(?:\x07|\x1b\\|\x9c))?"
 _ACTIVE = re.compile(
     # C0 without tab and line ends, DEL, C1; then what is invisible or turns text around: soft
     # hyphen, bidi marks, overrides and isolates, zero-width, separators, BOM, annotations, tags.
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
     r"\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\U000e0000-\U000e007f]"
-    rf"(?:(?<=\x1b)(?:\[{_CSI}|[\]PX^_]{_STRING}|[ -/]*+[0-~]?+)"
+    rf"(?:(?<=\x1b)(?:\[{_CSI}|[\]PX^_]{_STRING}|[ -/]*[0-~]?)"
     rf"|(?<=\x9b){_CSI}"
-    rf"|(?<=[\x90\x98\x9d-\x9f]){_STRING})?+"
+    rf"|(?<=[\x90\x98\x9d-\x9f]){_STRING})?"
 )
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 

@@ -189,9 +189,8 @@ class Worker:
 
         context = RunContext(
             claim=claim,
-            artifacts=self._layout.run_folder(claim.task.id, claim.run_id),
+            layout=self._layout,
             project=self._project,
-            state_dir=self._layout.state,
             config=self._config,
             clock=self._clock,
             started=started,

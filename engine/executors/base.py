@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from engine.clock import Clock
     from engine.config import Config
+    from engine.files import Layout
     from engine.model import Claim, Outcome, ProcessId
 
 
@@ -18,20 +19,28 @@ if TYPE_CHECKING:
 class RunContext:
     """One run, as its executor sees it.
 
-    `artifacts` is this run's own folder; it is not made until an executor needs it.
     `project` is the folder that relative paths of a payload start from.
     `started` must be awaited with the identity of every process the executor starts, before
     anything else happens to it: what is recorded can be ended by others if this host dies.
     """
 
     claim: Claim
-    artifacts: Path
+    layout: Layout
     project: Path
-    state_dir: Path
     config: Config
     clock: Clock
     started: Callable[[ProcessId], Awaitable[None]]
     progress: Callable[[str], Awaitable[None]]
+
+    @property
+    def artifacts(self) -> Path:
+        """This run's own folder; not made yet."""
+        return self.layout.run_folder(self.claim.task.id, self.claim.run_id)
+
+    @property
+    def state_dir(self) -> Path:
+        """The state folder that the run's tag names."""
+        return self.layout.state
 
 
 class Executor(Protocol):

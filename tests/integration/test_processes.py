@@ -475,24 +475,3 @@ def test_nobody_has_a_pid_that_nobody_has() -> None:
     mine = identify(os.getpid())
     assert mine is not None
     assert is_alive(mine)
-
-
-def test_the_fast_child_watcher_warns_of_nothing_and_serves_the_next_loop() -> None:
-    code = f"""
-import asyncio, sys, warnings
-warnings.simplefilter("error")
-sys.path.insert(0, {SOURCE!r})
-from engine.processes import use_fast_child_watcher
-use_fast_child_watcher()
-use_fast_child_watcher()
-async def true():
-    process = await asyncio.create_subprocess_exec("true")
-    return await process.wait()
-assert asyncio.run(true()) == 0
-if sys.version_info < (3, 12) and sys.platform == "linux":
-    assert type(asyncio.get_child_watcher()).__name__ == "PidfdChildWatcher"
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")

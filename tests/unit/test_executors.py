@@ -19,6 +19,7 @@ from engine.config import Config, ShellConfig
 from engine.errors import LeaseLost
 from engine.executors import builtin_executors
 from engine.executors.base import RunContext
+from engine.files import Layout
 from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, TaskDef
 from engine.processes import identify, is_alive, tree_of
 from engine.proctable import look_at
@@ -50,9 +51,8 @@ class Stage:
         task = TaskDef("t", "t", "a", payload=payload)
         return RunContext(
             claim=Claim("run-1", task, "a-1", attempt, State.RUNNING, MOMENT, MOMENT),
-            artifacts=self.folder,
+            layout=Layout(self.project / "state"),
             project=self.project,
-            state_dir=self.project / "state",
             config=Config(grace=self.grace, shell=ShellConfig(allow=self.allow)),
             clock=self.clock,
             started=self.on_start,
