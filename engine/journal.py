@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 from engine.store.database import BUSY_MS, storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
     from engine.errors import StorageError
     from engine.files import Layout
@@ -179,13 +177,3 @@ def _last_line(tail: bytes, *, whole_file: bool) -> tuple[int, int] | None:
         except (ValueError, KeyError, TypeError):
             end = begin
     return (0, 0) if whole_file else None
-
-
-def read_log(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a log with their numbers, from 1; a missing file has none."""
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as log:
-            for number, line in enumerate(log, 1):
-                yield number, line.rstrip("\n")
-    except FileNotFoundError:
-        return

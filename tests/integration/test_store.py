@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.clock import ManualClock
 from support.stores import (
     HOST,
     OTHER_HOST,
@@ -37,13 +38,13 @@ from engine.errors import (
     ValidationError,
 )
 from engine.files import Layout
-from engine.model import AgentRule, Outcome, ProcessId, RunOutcome, WorkerStatus
+from engine.model import AgentRule, Claim, Outcome, ProcessId, RunOutcome, WorkerStatus
 from engine.store import database
 from engine.store.reader import Reader
 from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
     from engine.store.transaction import Transaction
 
@@ -76,7 +77,7 @@ class Gate:
             assert self._passes.acquire(timeout=PATIENCE), "the test never let the writer go on"
             return result if after_commit else self._commit(*args)
 
-        self._writer._commit = gated  # type: ignore[method-assign] # the gate itself
+        self._writer._commit = gated  # type: ignore[method-assign, assignment] # the gate itself
         try:
             yield self
         finally:
@@ -128,7 +129,8 @@ async def _in_backoff(it: Opened) -> None:
 
 
 CHANGES: dict[
-    str, tuple[Callable[[Opened], Awaitable[Any]], Callable[[Opened, Any], Awaitable[Any]]]
+    str,
+    tuple[Callable[[Opened], Awaitable[Any]], Callable[[Opened, Any], Coroutine[Any, Any, Any]]],
 ] = {
     "seed": (_nothing, lambda it, _: _seeded(it)),
     "reseed": (_seeded, lambda it, _: it.store.seed(a_dag(a_task("b"), a_task("a", "b")))),
@@ -249,7 +251,7 @@ async def test_an_open_that_is_cancelled_leaves_no_thread_and_no_lock(tmp_path: 
     layout.create()
     lock = database.WriteLock(layout.write_lock)
     lock.acquire()
-    store = Store(layout, Opened.__new__(Opened).__class__ and _clock(), lease=60)
+    store = Store(layout, ManualClock(), lease=60)
     opening = asyncio.create_task(store.open())
     await asyncio.sleep(0.01)
     opening.cancel()
@@ -263,12 +265,6 @@ async def test_an_open_that_is_cancelled_leaves_no_thread_and_no_lock(tmp_path: 
         await store.hold("codex")
     async with opened(tmp_path) as again:
         await _seeded(again)
-
-
-def _clock() -> Any:
-    from support.clock import ManualClock
-
-    return ManualClock()
 
 
 # Group commit.
@@ -324,7 +320,7 @@ async def test_a_change_that_goes_wrong_fails_alone(
     with gate.closed(after_commit=False):
         blocker = asyncio.create_task(it.store.beat([]))
         await gate.arrived()
-        group = [
+        group: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(work)
             for work in (
                 it.store.claim("codex", "codex-1", HOST),
@@ -337,10 +333,8 @@ async def test_a_change_that_goes_wrong_fails_alone(
     first, poisoned, second, held = await asyncio.gather(*group, return_exceptions=True)
     await blocker
     assert isinstance(poisoned, error)
-    assert not isinstance(first, BaseException)
-    assert not isinstance(second, BaseException)
-    assert first is not None
-    assert second is not None
+    assert isinstance(first, Claim)
+    assert isinstance(second, Claim)
     assert (first.task.id, second.task.id, held) == ("a", "c", True)
     assert [row["agent"] for row in select(it.layout, "SELECT agent FROM holds")] == ["claude"]
     assert len(select(it.layout, "SELECT * FROM runs")) == 2, "no claim was made twice"
@@ -434,15 +428,13 @@ async def test_a_read_only_folder_is_named_in_the_refusal() -> None:
             path.chmod(0o555)
         try:
             with _not_root():
-                store = Store(layout, _clock(), lease=60)
+                store = Store(layout, ManualClock(), lease=60)
                 with pytest.raises(StorageError, match="permissions") as refusal:
                     await store.open()
                 await store.close()
-                with pytest.raises(StorageError, match="not writable"):
-                    layout.create()
         finally:
-            folder.chmod(0o755)
-            layout.state.chmod(0o755)
+            for path in (folder, layout.state):
+                path.chmod(0o755)
     assert refusal.value.code is Code.IO_ERROR
     assert str(layout.state) in str(refusal.value)
 
@@ -482,14 +474,14 @@ async def test_a_file_that_is_no_store_is_refused_and_left_as_it_is(
     layout.create()
     make(layout.database)
     before = layout.database.read_bytes() if layout.database.is_file() else b""
-    store = Store(layout, _clock(), lease=60)
+    store = Store(layout, ManualClock(), lease=60)
     with pytest.raises(StorageError, match=why) as refusal:
         await store.open()
     await store.close()
     assert refusal.value.code is Code.IO_ERROR
     assert str(layout.database) in str(refusal.value)
-    if kind in {"foreign", "text"}:
-        assert layout.database.read_bytes() == before or kind == "foreign"
+    if kind == "text":
+        assert layout.database.read_bytes() == before
     assert not store._writer._thread.is_alive()
 
 
@@ -531,7 +523,7 @@ async def test_a_lock_that_is_never_given_back_fails_all_that_wait_after_one_pat
     monkeypatch.setattr(database.WriteLock, "acquire", impatient)
     gate = Gate(it.store)
     with gate.closed(after_commit=False):
-        waiting = [asyncio.create_task(it.store.beat([]))]
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(it.store.beat([]))]
         await gate.arrived()
         waiting += [asyncio.create_task(it.claim(f"codex-{n}")) for n in range(20)]
         await asyncio.sleep(0)
@@ -600,7 +592,7 @@ async def test_a_late_success_is_recorded_and_changes_nothing(it: Opened) -> Non
     assert it.row("a") == before
     late = events_of(it.layout)[-1]
     assert (late.type, late.run_id, late.worker_id) == ("LATE_RESULT", old.run_id, "codex-1")
-    assert late.data == {"late": "done", "error": "after all"}
+    assert late.data == {"outcome": "done", "error": "after all"}
     await it.store.finish(new, DONE)
     assert it.state("a") == "DONE"
     again = await it.store.finish_and_claim(old, DONE, HOST)
@@ -792,7 +784,7 @@ async def test_a_store_that_is_not_there_is_not_made_by_reading(tmp_path: Path) 
     with pytest.raises(StorageError, match="agentmux tasks seed"):
         async with Reader(tmp_path / "state" / "tasks.db"):
             pytest.fail("it was opened")
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "state").exists()
 
 
 @asynccontextmanager
