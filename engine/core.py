@@ -66,7 +66,7 @@ class Engine:
         self._reader = Reader(self.layout.database)
         self.queries = Queries(self._reader, self.clock, seems_alive)
         self._lookout = Lookout(self._reader, self.clock)
-        self.feed = Feed(self._reader)
+        self.feed = Feed(self._reader, self.layout.database)
         self._journal = Journal(self.layout)
         self._store = Store(
             self.layout, self.clock, lease=self.config.lease, on_commit=self._committed

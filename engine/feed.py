@@ -1,12 +1,14 @@
 """Who is told that something changed: readers of this process, whoever made the change.
 
-Commits of this process are told at once; those of others are seen by `PRAGMA data_version`, which
-costs 3 µs and a thread hop, looked at twenty times a second.
+Commits of this process are told at once; those of others are seen by `PRAGMA data_version`. That
+costs a thread hop (0.1 ms), so it is asked only when the WAL file was written to, which a look at
+it tells twenty times a second for 2 µs, and once a second all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,18 +16,24 @@ from engine.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from engine.store.reader import Reader
 
 POLL = 0.05
+_FRESH = 0.1
+"""A WAL written to so few seconds ago may have been written to again unseen: time stamps are
+coarse, and a WAL that starts anew does not grow."""
+_LONGEST_TRUST = 1.0
 _AFTER_TROUBLE = 1.0
 
 
 class Feed:
     """Wakes subscribers after every commit, coalesced: a slow one misses none, only repeats."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, database: Path) -> None:
         self._reader = reader
+        self._wal = database.with_name(f"{database.name}-wal")
         self._subscribers: set[asyncio.Event] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,7 +74,16 @@ class Feed:
 
     async def _watch(self) -> None:
         seen: int | None = None
+        mark: tuple[int, ...] = ()
+        trusted_until = 0.0
         while True:
+            before, mark = mark, self._look()
+            # Real time, not the engine's Clock: it is compared with what the file system wrote.
+            quiet = mark == before and time.time() - mark[0] / 1e9 > _FRESH
+            if quiet and time.monotonic() < trusted_until:
+                await asyncio.sleep(POLL)
+                continue
+            trusted_until = time.monotonic() + _LONGEST_TRUST
             try:
                 version = await self._reader.data_version()
             except StorageError:
@@ -78,3 +95,12 @@ class Feed:
                 seen = version
                 self.publish()
             await asyncio.sleep(POLL)
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what changes when the WAL is written to; its time of change comes first."""
+        try:
+            found = self._wal.stat()
+        except OSError:
+            # No WAL: nobody has written since the last checkpoint of all.
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)

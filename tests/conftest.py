@@ -14,8 +14,8 @@ settings.register_profile(
     "ci",
     derandomize=True,
     deadline=None,
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=100,
+    stateful_step_count=40,
     database=None,
     suppress_health_check=_SLOW_BY_NATURE,
 )

@@ -30,7 +30,7 @@ _ENOUGH = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Mood:
-    """What only the dashboard knows. `late` in seconds, `rate` in tasks a minute (None: unknown)."""
+    """What only the dashboard knows. `late` in seconds; `rate` per minute or None."""
 
     watching: bool = False
     quitting: str = ""

@@ -39,13 +39,12 @@ from engine.model import AgentRule, Claim, Dag, Outcome, RunOutcome, TaskDef
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from engine.store.seeding import SeedReport
-
 T = TypeVar("T")
 IDS = "abcdef"
 AGENTS = ("codex", "claude")
 NUMBERS = st.integers(0, 1000)
-FAILURES = st.sampled_from([RunOutcome.FAILED, RunOutcome.TIMED_OUT])
+DONE = Outcome(RunOutcome.DONE, result={"n": 1})
+ENDS = ("done", "done, next", "failed", "timed out", "blocked", "released", "expired")
 
 
 @st.composite
@@ -101,20 +100,33 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(dag=dags())
     def first_seed(self, dag: Dag) -> None:
-        self.seed(dag)
+        self.seed_for_real(dag)
 
-    @rule(dag=dags())
-    def seed(self, dag: Dag) -> None:
+    @rule(dag=dags(), how=st.sampled_from(["real", "dry", "same"]))
+    def seed(self, dag: Dag, how: str) -> None:
+        match how:
+            case "real":
+                self.seed_for_real(dag)
+            case "dry":
+                self.seed_dry(dag)
+            case _:
+                self.seed_the_same_again()
+
+    def seed_for_real(self, dag: Dag) -> None:
         report = self.do(self.it.store.seed(dag))
-        self.compare_report(report, dag, self.model)
+        limits = {agent: rule.limit for agent, rule in dag.agents.items()}
+        expected = self.model.seed([to_definition(task) for task in dag.tasks], limits)
+        assert report.created == expected["created"]
+        assert report.updated == expected["updated"] == list(report.changed)
+        assert report.unblocked == expected["unblocked"]
+        assert set(report.blocked) == expected["blocked"]
+        assert report.unchanged == expected["unchanged"]
 
-    @rule(dag=dags())
     def seed_dry(self, dag: Dag) -> None:
         before = everything(self.it.layout)
         self.do(self.it.store.seed(dag, dry_run=True))
         assert everything(self.it.layout) == before
 
-    @rule()
     def seed_the_same_again(self) -> None:
         here = sorted(
             (task for task in self.model.tasks.values() if not task.removed),
@@ -129,19 +141,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert tasks_of(self.it.layout) == before
         assert [event.type for event in events_of(self.it.layout)[told:]] == ["SEEDED"]
 
-    def compare_report(self, report: SeedReport, dag: Dag, model: Model) -> None:
-        limits = {agent: rule.limit for agent, rule in dag.agents.items()}
-        expected = model.seed([to_definition(task) for task in dag.tasks], limits)
-        assert report.created == expected["created"]
-        assert report.updated == expected["updated"] == list(report.changed)
-        assert report.unblocked == expected["unblocked"]
-        assert set(report.blocked) == expected["blocked"]
-        assert report.unchanged == expected["unchanged"]
-
     # Runs.
 
-    @rule(agent=st.sampled_from(AGENTS), number=NUMBERS, prepared=st.booleans())
-    def claim(self, agent: str, number: int, prepared: bool) -> None:
+    @rule(number=NUMBERS, prepared=st.booleans())
+    def claim(self, number: int, prepared: bool) -> None:
+        """Claim for an agent that can, if there is one; else see that it gets nothing."""
+        agent = pick(filter(self.model.claimable, AGENTS), number) or pick(AGENTS, number)
         worker = f"{agent}-{number % 3 + 1}"
         expected = self.model.claimable(agent)
         preparing = frozenset({"noop"} if prepared else ())
@@ -160,6 +165,13 @@ class StoreMachine(RuleBasedStateMachine):
         assert to_definition(claim.task) == self.model.tasks[claim.task.id].definition
         assert claim.attempt == self.model.runs[claim.run_id].attempt
 
+    @rule(number=NUMBERS)
+    def claim_in_vain(self, number: int) -> None:
+        """Claim for an agent that may not or has nothing, if there is one."""
+        agent = pick((a for a in AGENTS if not self.model.claimable(a)), number)
+        if agent:
+            assert self.do(self.it.store.claim(agent, f"{agent}-1", HOST)) is None
+
     @precondition(lambda self: self.model.open_runs())
     @rule(number=NUMBERS)
     def start(self, number: int) -> None:
@@ -172,66 +184,57 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.start(run_id)
 
     @precondition(lambda self: self.model.open_runs())
-    @rule(number=NUMBERS, again=st.booleans())
-    def finish_done(self, number: int, again: bool) -> None:
-        run_id = pick(self.model.open_runs(), number)
-        outcome = Outcome(RunOutcome.DONE, result={"n": number})
-        claim = self.claims[run_id]
-        if self.model.holder(run_id).state == "CLAIMED":
-            with pytest.raises(IllegalTransition, match="CLAIMED"):
-                self.do(self.it.store.finish(claim, outcome))
-        elif again:
-            self.model.done(run_id)
-            expected = self.model.claimable(claim.task.agent)
-            following = self.do(self.it.store.finish_and_claim(claim, outcome, HOST))
-            self.claimed(following, expected, claim.worker_id, prepared=False)
-        else:
-            self.do(self.it.store.finish(claim, outcome))
-            self.model.done(run_id)
+    @rule(number=NUMBERS, how=st.sampled_from(ENDS))
+    def end(self, number: int, how: str) -> None:
+        self.end_run(pick(self.model.open_runs(), number), how)
 
-    @precondition(lambda self: self.model.open_runs())
-    @rule(number=NUMBERS, kind=FAILURES)
-    def finish_failed(self, number: int, kind: RunOutcome) -> None:
-        run_id = pick(self.model.open_runs(), number)
+    @precondition(lambda self: any(map(self.model.claimable, AGENTS)))
+    @rule(number=NUMBERS, how=st.sampled_from(ENDS), times=st.integers(1, 4))
+    def claim_and_end(self, number: int, how: str, times: int) -> None:
+        """Several times in a row: three losses are what it takes to need a human."""
+        for _ in range(times):
+            if any(map(self.model.claimable, AGENTS)):
+                self.claim(number, prepared=False)
+                self.end_run(self.model.open_runs()[-1], how)
+
+    def end_run(self, run_id: str, how: str) -> None:
+        claim, store = self.claims[run_id], self.it.store
+        match how:
+            case "done" if self.model.holder(run_id).state == "CLAIMED":
+                with pytest.raises(IllegalTransition, match="CLAIMED"):
+                    self.do(store.finish(claim, DONE))
+            case "done":
+                self.do(store.finish(claim, DONE))
+                self.model.done(run_id)
+            case "done, next" if self.model.holder(run_id).state == "RUNNING":
+                self.model.done(run_id)
+                expected = self.model.claimable(claim.task.agent)
+                following = self.do(store.finish_and_claim(claim, DONE, HOST))
+                self.claimed(following, expected, claim.worker_id, prepared=False)
+            case "failed" | "timed out":
+                self.do(store.finish(claim, Outcome(RunOutcome(how), error="no")))
+                self.failed(run_id, how)
+            case "blocked":
+                self.do(store.finish(claim, Outcome(RunOutcome.BLOCKED, error="not allowed")))
+                self.model.blocked(run_id)
+            case "released":
+                self.do(store.release(claim.task.id, run_id, "operator"))
+                self.model.released(run_id)
+            case _:
+                assert self.do(store.expire(claim.task.id, run_id))
+                self.model.expired(run_id)
+
+    def failed(self, run_id: str, how: str) -> None:
+        """Take the moment of the next attempt from the table, for it is random within limits."""
+        again = self.model.failed(run_id, how)
         task_id = self.claims[run_id].task.id
-        self.do(self.it.store.finish(self.claims[run_id], Outcome(kind, error="no")))
-        again = self.model.failed(run_id, kind)
-        until = tasks_of(self.it.layout)[task_id]["not_before"]
+        task, until = self.model.tasks[task_id], tasks_of(self.it.layout)[task_id]["not_before"]
         assert (until is not None) == again
         if again:
-            self.model.tasks[task_id].wait = from_iso(until)
-            nominal = 5.0 * 2 ** (self.model.tasks[task_id].attempts - 1)
-            waits = (from_iso(until) - self.clock.now()).total_seconds()
+            task.wait = from_iso(until)
+            nominal = 5.0 * 2 ** (task.attempts - 1)
+            waits = (task.wait - self.clock.now()).total_seconds()
             assert 0.8 * nominal - 0.001 <= waits <= 1.2 * nominal
-
-    @precondition(lambda self: self.model.open_runs())
-    @rule(number=NUMBERS)
-    def finish_blocked(self, number: int) -> None:
-        run_id = pick(self.model.open_runs(), number)
-        outcome = Outcome(RunOutcome.BLOCKED, error="not allowed")
-        self.do(self.it.store.finish(self.claims[run_id], outcome))
-        self.model.blocked(run_id)
-
-    @precondition(lambda self: self.model.open_runs())
-    @rule(number=NUMBERS)
-    def release(self, number: int) -> None:
-        run_id = pick(self.model.open_runs(), number)
-        self.do(self.it.store.release(self.claims[run_id].task.id, run_id, "operator"))
-        self.model.released(run_id)
-
-    @precondition(lambda self: self.model.open_runs())
-    @rule(number=NUMBERS)
-    def expire(self, number: int) -> None:
-        run_id = pick(self.model.open_runs(), number)
-        assert self.do(self.it.store.expire(self.claims[run_id].task.id, run_id))
-        self.model.expired(run_id)
-
-    @precondition(lambda self: self.model.open_runs())
-    @rule(number=NUMBERS)
-    def renew(self, number: int) -> None:
-        run_id = pick(self.model.open_runs(), number)
-        until = self.do(self.it.store.renew([run_id, *self.model.ended_runs()]))
-        assert until > self.clock.now()
 
     @precondition(lambda self: self.model.ended_runs())
     @rule(number=NUMBERS, kind=st.sampled_from(["done", "failed", "blocked", "timed out"]))
@@ -248,6 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
         with pytest.raises(LeaseLost):
             self.do(store.release(claim.task.id, run_id, "operator"))
         assert not self.do(store.expire(claim.task.id, run_id))
+        self.do(store.renew([run_id]))
         assert tasks_of(self.it.layout) == before
         late = events_of(self.it.layout)[told:]
         assert [(event.type, event.run_id, event.state) for event in late] == [
@@ -256,16 +260,19 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Operators and time.
 
-    @rule(agent=st.sampled_from([*AGENTS, "*"]))
-    def hold(self, agent: str) -> None:
-        assert self.do(self.it.store.hold(agent)) == self.model.hold(agent)
+    @rule(agent=st.sampled_from([*AGENTS, "*"]), lift=st.booleans())
+    def hold_or_resume(self, agent: str, lift: bool) -> None:
+        if lift or self.model.held:
+            assert self.do(self.it.store.resume("*")) == self.model.resume("*")
+        else:
+            assert self.do(self.it.store.hold(agent)) == self.model.hold(agent)
+            assert self.do(self.it.store.hold(agent)) == self.model.hold(agent)
+            other = AGENTS[agent == AGENTS[0]]
+            assert self.do(self.it.store.resume(other)) == self.model.resume(other)
 
-    @rule(agent=st.sampled_from([*AGENTS, "*"]))
-    def resume(self, agent: str) -> None:
-        assert self.do(self.it.store.resume(agent)) == self.model.resume(agent)
-
-    @rule(task_id=st.sampled_from([*IDS, "nobody"]))
-    def ask_release(self, task_id: str) -> None:
+    @rule(number=NUMBERS)
+    def ask_release(self, number: int) -> None:
+        task_id = pick([*self.model.tasks, *self.held_tasks(), "nobody"], number)
         task = self.model.tasks.get(task_id)
         if task is None:
             with pytest.raises(TaskNotFound):
@@ -277,11 +284,15 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.do(self.it.store.ask_release(task_id)) == task.run
             task.asked = True
 
-    @rule(seconds=st.sampled_from([0.001, 1.0, 5.0, 30.0]))
+    def held_tasks(self) -> list[str]:
+        return [self.model.runs[run_id].task for run_id in self.model.open_runs()]
+
+    @rule(seconds=st.sampled_from([0.001, 5.0, 60.0]))
     def advance(self, seconds: float) -> None:
         self.do(self.clock.advance(seconds))
         self.do(self.it.store.end_backoff())
         self.model.end_backoff(self.clock.now())
+        self.do(self.it.store.renew(self.model.open_runs()))
 
     # What holds after each step.
 

@@ -5,25 +5,40 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import time
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.engines import QUICK, Project, a_project, ended, most_at_once, until
-from support.stores import HOST, a_task, select
+from support.stores import (
+    HOST,
+    Opened,
+    a_dag,
+    a_task,
+    check_store,
+    events_of,
+    opened,
+    select,
+)
 
 from engine import core, machine
 from engine import worker as worker_module
 from engine.commands import Hold, Release, Resume, Seed, Stop
+from engine.config import Config
 from engine.errors import LeaseConflict, LeaseLost, StorageError, ValidationError
 from engine.executors import builtin_executors
-from engine.model import Outcome, RunOutcome
-from engine.processes import seems_alive
-from engine.store import writer as writer_module
+from engine.model import Claim, Outcome, ProcessId, RunOutcome
+from engine.processes import identify, is_alive, seems_alive
+from engine.reaper import Reaper
+from engine.store.lookout import Lookout
+from engine.store.queries import Queries
+from engine.store.reader import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from engine.core import Engine
@@ -199,7 +214,7 @@ async def test_a_stagger_keeps_two_starts_apart(project: Project) -> None:
             await engine.start_worker("codex")
         await run_all(engine)
     starts = [event.ts for event in project.events() if event.type == "TASK_STARTED"]
-    gaps = [(b - a).total_seconds() for a, b in zip(starts, starts[1:], strict=False)]
+    gaps = [(b - a).total_seconds() for a, b in pairwise(starts)]
     assert len(gaps) == 2
     assert min(gaps) >= 0.2
     assert max(gaps) < 3, "the end of a stagger wakes, nobody polls for it"
@@ -240,9 +255,11 @@ async def test_a_new_ready_task_wakes_an_idle_worker_of_another_process(project:
 
 @pytest.mark.usefixtures("no_polling")
 async def test_the_end_of_a_task_wakes_workers_of_other_agents(project: Project) -> None:
-    chain = [a_task("t0")]
-    for n in range(1, 8):
-        chain.append(a_task(f"t{n}", f"t{n - 1}", agent=("codex", "claude")[n % 2]))
+    agents = ("codex", "claude")
+    chain = [
+        a_task("t0"),
+        *(a_task(f"t{n}", f"t{n - 1}", agent=agents[n % 2]) for n in range(1, 8)),
+    ]
     async with project.engine() as here, project.engine() as there:
         await here.execute(Seed(project.dag(*chain)))
         await here.start_worker("codex")
@@ -603,8 +620,7 @@ async def test_a_task_of_another_processs_worker_can_be_released(project: Projec
         receipt = await engine.execute(Release(("a",)))
         assert receipt.done == {"a": "released from codex-1"}
         assert project.state("a") == "READY"
-        alive = [pid for pid in (leader["pid"],) if pid and os.path.exists(f"/proc/{pid}")]  # noqa: PTH110 - a pid, no path
-        assert alive == []
+        assert not is_alive(ProcessId(leader["pid"], leader["pid_started"]))
     project.check()
 
 
@@ -663,15 +679,17 @@ async def test_a_lease_is_renewed_while_its_run_goes_on(project: Project, stage:
         await engine.start_worker("codex")
         await until(lambda: stage.begun, "a runs")
         await other.start_worker("claude")  # its reaper looks at our lease
-        first = (await engine.queries.task("a")).lease_until
-        assert first is not None
-        begun = time.monotonic()
-        while time.monotonic() - begun < 2:
-            lease = (await engine.queries.task("a")).lease_until
-            assert lease is not None
-            assert lease > engine.clock.now(), "it never lapses"
-            await asyncio.sleep(0.05)
-        assert (lease - first).total_seconds() > 1
+        begun = lease = stage.contexts[0].claim.lease_until
+
+        async def renewed() -> bool:
+            nonlocal lease
+            now = (await engine.queries.task("a")).lease_until
+            assert now is not None
+            assert now > engine.clock.now(), "it never lapses"
+            lease = now
+            return (lease - begun).total_seconds() > 2
+
+        await until(renewed, "the lease moves on")
     assert project.kinds("a").count("TASK_CLAIMED") == 1
 
 
@@ -721,9 +739,7 @@ async def test_until_idle_waits_for_what_may_still_come_and_ends_then(project: P
         await engine.execute(Seed(project.dag(*tasks)))
         await engine.start_worker("codex", until_idle=True)
         await engine.start_worker("claude")
-        async with asyncio.timeout(15):
-            while any(worker.agent == "codex" for worker in engine._host.workers.values()):
-                await asyncio.sleep(0.01)
+        await until(lambda: "codex-1" not in engine._host.workers, "the idle one ends")
     assert (project.state("next"), project.state("never")) == ("DONE", "READY")
 
 
@@ -760,19 +776,119 @@ async def test_a_worker_is_not_lost_when_the_store_refuses_a_claim_once(
     assert calls >= 4
 
 
-async def test_the_reaper_judges_a_silent_host_by_its_lease_and_a_dead_one_at_once(
-    project: Project,
+# The reaper.
+
+
+class Watch:
+    """A reaper with a clock that stands still, over a task that a live, silent process holds."""
+
+    def __init__(self, it: Opened, reader: Reader, host: ProcessId) -> None:
+        self.it = it
+        self.host = host
+        self._reader = reader
+        self.reaper = self.another()
+
+    def another(self, me: ProcessId = HOST) -> Reaper:
+        clock = self.it.clock
+        return Reaper(
+            store=self.it.store,
+            queries=Queries(self._reader, clock, seems_alive),
+            lookout=Lookout(self._reader, clock),
+            layout=self.it.layout,
+            config=Config(lease=10, renew=3, grace=0.5),
+            clock=clock,
+            me=me,
+        )
+
+    async def claim(self) -> Claim:
+        claim = await self.it.store.claim("codex", "codex-1", self.host)
+        assert claim is not None
+        return claim
+
+    async def after(self, seconds: float) -> str:
+        """Let time pass and the reaper look; return the state of the task."""
+        await self.it.clock.advance(seconds)  # type: ignore[attr-defined] # it is a ManualClock
+        await self.reaper.look()
+        return self.it.state("a")
+
+
+@pytest.fixture
+async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
+    silent = subprocess.Popen(["sleep", "300"])
+    try:
+        host = identify(silent.pid)
+        assert host is not None
+        async with opened(tmp_path, lease=10) as it, Reader(it.layout.database) as reader:
+            await it.store.seed(a_dag(a_task("a")))
+            yield Watch(it, reader, host)
+            check_store(it.layout)
+    finally:
+        silent.kill()
+        silent.wait()
+
+
+async def test_a_silent_host_loses_its_task_when_its_lease_is_over_and_not_before(
+    watch: Watch,
 ) -> None:
-    async with project.engine() as engine:
-        await engine.execute(Seed(project.dag(a_task("a"), a_task("b"))))
-        store, reaper = engine._store, engine._reaper
-        here = engine._host.identity
-        assert seems_alive(here)
-        assert not seems_alive(HOST)
-        dead = await store.claim("codex", "gone-1", HOST)
-        assert dead is not None
-        await reaper.look()
-        assert project.state(dead.task.id) == "READY"
-        expired = [event for event in project.events() if event.type == "LEASE_EXPIRED"]
-        assert [event.run_id for event in expired] == [dead.run_id]
-    assert writer_module is not None
+    await watch.claim()
+    assert [await watch.after(seconds) for seconds in (0, 4, 4, 1.9)] == ["RUNNING"] * 4
+    assert await watch.after(0.2) == "READY"
+    assert watch.it.row("a")["attempts"] == 0
+
+
+async def test_after_a_gap_in_the_clock_the_reaper_waits_one_renewal(watch: Watch) -> None:
+    claim = await watch.claim()
+    assert await watch.after(0) == "RUNNING"
+    assert await watch.after(7200) == "RUNNING", "everybody slept"
+    await watch.it.store.renew([claim.run_id])
+    assert [await watch.after(seconds) for seconds in (4, 4)] == ["RUNNING"] * 2
+    assert await watch.after(2.1) == "READY", "it was renewed once and then no more"
+    await watch.claim()
+    assert await watch.after(7200) == "RUNNING"
+    assert await watch.after(2.9) == "RUNNING"
+    assert await watch.after(0.2) == "READY"
+
+
+async def test_a_reaper_that_has_just_come_does_not_know_who_slept(watch: Watch) -> None:
+    await watch.claim()
+    await watch.it.clock.advance(7200)  # type: ignore[attr-defined] # it is a ManualClock
+    watch.reaper = watch.another()
+    assert [await watch.after(seconds) for seconds in (0, 2.9)] == ["RUNNING"] * 2
+    assert await watch.after(0.2) == "READY"
+
+
+async def test_a_process_does_not_take_tasks_from_its_own_workers(watch: Watch) -> None:
+    await watch.claim()
+    watch.reaper = watch.another(me=watch.host)
+    assert [await watch.after(4) for _ in range(6)] == ["RUNNING"] * 6
+
+
+async def test_a_dead_host_loses_its_task_at_once(watch: Watch) -> None:
+    watch.host = HOST
+    assert not seems_alive(HOST)
+    claim = await watch.claim()
+    assert await watch.after(0) == "READY"
+    expired = [event for event in events_of(watch.it.layout) if event.type == "LEASE_EXPIRED"]
+    assert [event.run_id for event in expired] == [claim.run_id]
+
+
+async def test_a_worker_whose_process_is_gone_is_lost_and_so_are_its_files(watch: Watch) -> None:
+    layout = watch.it.layout
+    await watch.it.store.register("codex", "codex-1", HOST, seems_alive)
+    await watch.it.store.register("codex", "codex-2", watch.host, seems_alive)
+    files = [
+        path
+        for name in ("codex-1", "codex-2")
+        for path in (layout.pid_file("codex", name), layout.stop_file("codex", name))
+    ]
+    for file in files:
+        file.touch()
+    await watch.after(0)
+    assert [file.exists() for file in files] == [False, False, True, True]
+    rows = select(layout, "SELECT id, status FROM workers ORDER BY id")
+    assert [row["status"] for row in rows] == ["lost", "live"]
+    lost = events_of(layout)[-1]
+    assert (lost.type, lost.worker_id) == ("WORKER_LOST", "codex-1")
+    told = len(events_of(layout))
+    await watch.after(1)
+    assert len(events_of(layout)) == told, "it is buried once"

@@ -215,6 +215,6 @@ class Model:
 
 
 def pick(items: Iterable[str], number: int) -> str:
-    """Choose one of the items by any number."""
+    """Choose one of the items by any number; nothing if there is none."""
     choices = list(items)
-    return choices[number % len(choices)]
+    return choices[number % len(choices)] if choices else ""
