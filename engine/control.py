@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.commands import Command, Hold, Receipt, Refusal, Release, Resume, Seed, Stop
 from engine.dag import load_dag
 from engine.errors import AgentmuxError, LeaseConflict, LeaseLost, StorageError, WorkerNotFound
-from engine.files import Layout, write_private
-from engine.host import DRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from engine.config import Config
     from engine.feed import Feed
+    from engine.presence import Presence
     from engine.reaper import Reaper
     from engine.store.lookout import Lookout
     from engine.store.queries import Queries
@@ -41,7 +41,7 @@ class Control:
         lookout: Lookout,
         feed: Feed,
         reaper: Reaper,
-        layout: Layout,
+        presence: Presence,
         project: Path,
         config: Config,
     ) -> None:
@@ -50,7 +50,7 @@ class Control:
         self._lookout = lookout
         self._feed = feed
         self._reaper = reaper
-        self._layout = layout
+        self._presence = presence
         self._project = project
         self._patience = config.grace + _ANSWER
 
@@ -113,7 +113,7 @@ class Control:
         return next((run for run in active if run.run_id == run_id), None)
 
     async def _stop(self, worker_id: str, dry_run: bool) -> str:
-        await self._ask_stop(worker_id, "", dry_run=dry_run)
+        await self._ask_stop(worker_id, drain=False, dry_run=dry_run)
         if dry_run:
             return "stopped, its task released"
 
@@ -128,10 +128,10 @@ class Control:
         return "stopped"
 
     async def _drain(self, worker_id: str, dry_run: bool) -> str:
-        await self._ask_stop(worker_id, DRAIN, dry_run=dry_run)
+        await self._ask_stop(worker_id, drain=True, dry_run=dry_run)
         return "stops after its task"
 
-    async def _ask_stop(self, worker_id: str, word: str, *, dry_run: bool) -> None:
+    async def _ask_stop(self, worker_id: str, *, drain: bool, dry_run: bool) -> None:
         worker = next((w for w in await self._queries.workers() if w.id == worker_id), None)
         if worker is None or not worker.alive:
             raise WorkerNotFound(
@@ -139,11 +139,11 @@ class Control:
             )
         if dry_run:
             return
-        file = self._layout.stop_file(worker.agent, worker.id)
+        ask = partial(self._presence.ask_stop, worker.agent, worker.id, drain=drain)
         try:
-            await asyncio.to_thread(write_private, file, word)
+            await asyncio.to_thread(ask)
         except OSError as error:
-            raise StorageError(f"{file}: {error.strerror}; mend its folder") from error
+            raise StorageError(f"{error.filename}: {error.strerror}; mend its folder") from error
 
     async def _is_alive(self, worker_id: str) -> bool:
         return any(w.id == worker_id and w.alive for w in await self._queries.workers())

@@ -25,6 +25,7 @@ from engine.files import Layout
 from engine.host import Host
 from engine.inspection import Finding, inspect
 from engine.journal import Journal
+from engine.presence import Presence
 from engine.processes import seems_alive
 from engine.reaper import Reaper
 from engine.store.lookout import Lookout
@@ -96,7 +97,7 @@ class Engine:
             lookout=self._lookout,
             feed=self.feed,
             reaper=self._reaper,
-            layout=self.layout,
+            presence=Presence(self.layout, self.clock),
             project=self.project,
             config=self.config,
         )

@@ -7,17 +7,16 @@ One loop listens to the feed: who waits for work is woken when there is some.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from engine.clock import Clock, to_iso
 from engine.errors import AgentmuxError, StorageError
-from engine.files import Layout, check_name, write_private
+from engine.files import Layout, check_name
 from engine.model import Claim, WorkerStatus
+from engine.presence import DRAIN, Beat, Presence
 from engine.processes import identify, seems_alive
 from engine.worker import Why, Worker
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from engine.clock import Clock
     from engine.config import Config
     from engine.executors.base import Executor
     from engine.feed import Feed
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from engine.store.store import Store
 
 log = logging.getLogger(__name__)
-
-DRAIN = "drain"
-"""A stop file that says so lets the worker finish its task; any other stops it at once."""
 
 _TICK = 0.5
 _SETTLED = 0.3
@@ -66,6 +63,7 @@ class Host:
         self._feed = feed
         self._executors = executors
         self._layout = layout
+        self._presence = Presence(layout, clock)
         self._project = project
         self._config = config
         self._clock = clock
@@ -99,7 +97,7 @@ class Host:
                 asyncio.create_task(self._tick_forever(), name="host tick"),
                 asyncio.create_task(self._listen(), name="host feed"),
             ]
-        old = await asyncio.to_thread(_stop_files, self._layout.control)
+        old = await asyncio.to_thread(self._presence.marks)
         worker_id = await self._store.register(agent, worker_id, self.identity, seems_alive)
 
         async def is_idle() -> bool:
@@ -118,7 +116,7 @@ class Host:
             is_idle=is_idle if until_idle else None,
         )
         try:
-            await asyncio.to_thread(self._enter, worker, old)
+            await asyncio.to_thread(self._presence.enter, _beat_of(worker), self.identity.pid, old)
         except OSError as error:
             await self._store.set_status(worker_id, self.identity, WorkerStatus.STOPPED)
             raise StorageError(f"{error.filename}: {error.strerror}") from error
@@ -170,26 +168,13 @@ class Host:
             log.exception("%s leaves its task to the reaper", worker.id)
         try:
             await self._store.set_status(worker.id, self.identity, WorkerStatus.STOPPED)
-            await asyncio.to_thread(self._write_heartbeats, [worker])
+            await asyncio.to_thread(self._presence.tell, [_beat_of(worker)])
         except (StorageError, OSError):
             log.exception("%s could not say that it stopped", worker.id)
         finally:
-            for file in (
-                self._layout.pid_file(worker.agent, worker.id),
-                self._layout.stop_file(worker.agent, worker.id),
-            ):
-                _remove(file)
+            self._presence.leave(worker.agent, worker.id)
             self.workers.pop(worker.id, None)
             self._lives.pop(worker.id, None)
-
-    def _enter(self, worker: Worker, old: Mapping[str, tuple[int, int]]) -> None:
-        # A stop file from before its time was meant for somebody else; one that came after its
-        # name was known is meant for it.
-        file = self._layout.stop_file(worker.agent, worker.id)
-        if file.name in old and _stop_files(file.parent).get(file.name) == old[file.name]:
-            file.unlink(missing_ok=True)
-        write_private(self._layout.pid_file(worker.agent, worker.id), str(self.identity.pid))
-        self._write_heartbeats([worker])
 
     async def _tick_forever(self) -> None:
         next_beat = self._clock.monotonic() + self._config.heartbeat
@@ -224,7 +209,7 @@ class Host:
                 worker.interrupt(Why.ASKED)
 
     async def _obey_stop_files(self) -> None:
-        found = await asyncio.to_thread(_read_stop_files, self._layout.control)
+        found = await asyncio.to_thread(self._presence.stop_requests)
         for worker in list(self.workers.values()):
             word = found.get(self._layout.stop_file(worker.agent, worker.id).name)
             if word is None:
@@ -260,25 +245,9 @@ class Host:
         ]
         if due:
             await self._store.beat([worker.id for worker in due])
-            await asyncio.to_thread(self._write_heartbeats, due)
-
-    def _write_heartbeats(self, workers: list[Worker]) -> None:
-        now = self._clock.now()
-        for worker in workers:
-            claim = worker.claim
-            self._told[worker.id] = _task_of(claim)
-            text = json.dumps(
-                {
-                    "ts": to_iso(now),
-                    "agent": worker.agent,
-                    "workerId": worker.id,
-                    "currentTaskId": _task_of(claim),
-                    "leaseUntil": to_iso(claim.lease_until) if claim is not None else None,
-                    "note": "stopping" if worker.stopping else "",
-                }
-            )
-            for name in (worker.id, worker.agent):
-                write_private(self._layout.heartbeat_file(name), text + "\n")
+            beats = [_beat_of(worker) for worker in due]
+            self._told |= {beat.worker_id: _task_of(beat.claim) for beat in beats}
+            await asyncio.to_thread(self._presence.tell, beats)
 
     async def _listen(self) -> None:
         """Wake idle workers for what others made claimable, and end backoffs in time."""
@@ -319,40 +288,10 @@ class Host:
         return max(0.0, (due - self._clock.now()).total_seconds()) + 0.001
 
 
+def _beat_of(worker: Worker) -> Beat:
+    note = "stopping" if worker.stopping else ""
+    return Beat(worker.agent, worker.id, worker.claim, note)
+
+
 def _task_of(claim: Claim | None) -> str | None:
     return claim.task.id if claim is not None else None
-
-
-def _read_stop_files(folder: Path) -> dict[str, str]:
-    """Return the names of the stop files with what they say; an empty one means: at once."""
-    found = {}
-    for name in _stop_files(folder):
-        try:
-            found[name] = (folder / name).read_text(errors="replace").strip()
-        except FileNotFoundError:
-            continue  # its worker has just removed it
-        except OSError:
-            found[name] = ""  # a folder, or another user's: that it is there is enough
-    return found
-
-
-def _stop_files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return the names of the stop files with what changes when one is touched again."""
-    found = {}
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(".stop"):
-                    status = entry.stat(follow_symlinks=False)
-                    found[entry.name] = (status.st_ino, status.st_mtime_ns)
-    except FileNotFoundError:
-        # The folder, or a file that its worker has just removed: the next tick sees.
-        return found
-    return found
-
-
-def _remove(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("%s is left behind: %s", file, error)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from engine.store.database import BUSY_MS, storage_error
 
 if TYPE_CHECKING:
-
     from engine.errors import StorageError
     from engine.files import Layout
 

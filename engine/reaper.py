@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, StorageError
 from engine.model import LIVE_WORKERS, ProcessId, WorkerStatus
+from engine.presence import Presence
 from engine.processes import end_tree, is_alive
 
 if TYPE_CHECKING:
@@ -129,11 +130,4 @@ class Reaper:
         host = await self._lookout.host_of(worker_id)
         if host is None or not await self._store.set_status(worker_id, host, WorkerStatus.LOST):
             return
-        for file in (
-            self._layout.pid_file(agent, worker_id),
-            self._layout.stop_file(agent, worker_id),
-        ):
-            try:
-                file.unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("%s is left behind: %s", file, error)
+        await asyncio.to_thread(Presence(self._layout, self._clock).leave, agent, worker_id)

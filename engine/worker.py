@@ -182,10 +182,13 @@ class Worker:
 
     async def _execute(self, executor: Executor, claim: Claim) -> Outcome:
         async def started(process: ProcessId) -> None:
-            await self._store.lead(claim.run_id, process)
+            await self._insist(lambda: self._store.lead(claim.run_id, process))
 
         async def progress(note: str) -> None:
-            await self._store.progress(claim, note)
+            try:
+                await self._store.progress(claim, note)
+            except StorageError as error:
+                log.warning("progress of %s is not stored: %s", claim.task.id, error)
 
         context = RunContext(
             claim=claim,
@@ -198,7 +201,7 @@ class Worker:
         )
         try:
             if claim.state is State.CLAIMED:
-                await self._store.start(claim)
+                await self._insist(lambda: self._store.start(claim))
             return await executor.run(context)
         except LeaseLost:
             self._why = Why.LOST
@@ -211,6 +214,17 @@ class Worker:
             return Outcome(
                 RunOutcome.FAILED, error=f"internal error: {type(error).__name__}: {error}"
             )
+
+    async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write until the store takes it: a full disk is no fault of the run, and it passes."""
+        attempt = 0
+        while True:
+            try:
+                return await write()
+            except StorageError as error:
+                attempt += 1
+                log.warning("%s is not stored yet: %s", self.id, error)
+                await asyncio.sleep(_RETRIES[min(attempt, len(_RETRIES)) - 1])
 
     async def _report(self, claim: Claim, outcome: Outcome) -> Claim | None:
         """Write how a run ended and claim the next task. A result is not given up for a full disk.

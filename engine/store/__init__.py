@@ -1,5 +1,7 @@
 """What did happen: the one SQLite database of a state folder. Only this package knows its SQL.
 
-`database` opens it, `writer` commits groups of changes, `lifecycle`, `seeding` and `roster` are the
-changes, `queries` reads, `Store` in `store` is the face that the rest of the engine sees.
+`database` opens it and `writer` commits groups of changes. The changes are functions of a
+`transaction`: `claims`, `endings`, `seeding`, `roster`. `reader` is the connection of `queries`
+(for screens) and `lookout` (for hosts); `audit` checks it all. `Store` in `store` is the face of
+writing that the rest of the engine sees.
 """

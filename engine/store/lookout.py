@@ -53,12 +53,17 @@ class Lookout:
 
     async def unfinished(self, agent: str | None = None) -> int:
         """Count the tasks that are claimable, active, in backoff, or wait for such: READY and
-        active ones. What is held cannot become more than it is and does not count.
+        active ones. What is held cannot become more than it is and does not count; nor does
+        what waits, when all that could move is held.
         """  # noqa: D205
         rows = await self._rows(
-            "SELECT coalesce(sum(n), 0) FROM tallies WHERE (?1 IS NULL OR agent = ?1) AND"
-            " (state IN ('CLAIMED', 'RUNNING') OR (state = 'READY'"
-            "  AND NOT EXISTS(SELECT 1 FROM holds h WHERE h.agent IN ('*', tallies.agent))))",
+            "WITH free AS (SELECT * FROM tallies WHERE n > 0 AND (state IN ('CLAIMED', 'RUNNING')"
+            "  OR (state = 'READY' AND NOT EXISTS"
+            "   (SELECT 1 FROM holds h WHERE h.agent IN ('*', tallies.agent)))))"
+            " SELECT coalesce(sum(n), 0) FROM free WHERE (?1 IS NULL OR agent = ?1) AND"
+            " (EXISTS (SELECT 1 FROM free WHERE state <> 'READY' OR NOT waiting) OR EXISTS"
+            "  (SELECT 1 FROM tasks WHERE not_before IS NOT NULL AND state = 'READY'"
+            "   AND pending = 0 AND agent IN (SELECT agent FROM free)))",
             (agent,),
         )
         return int(rows[0][0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.dag import to_definition
 from engine.errors import LeaseLost
-from engine.store import lifecycle, roster, seeding
+from engine.store import claims, endings, roster, seeding
 from engine.store.writer import Committed, Writer
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Store:
         self, agent: str, worker_id: str, host: ProcessId, preparing: frozenset[str]
     ) -> Callable[[Transaction], Claim | None]:
         return partial(
-            lifecycle.claim,
+            claims.claim,
             agent=agent,
             worker_id=worker_id,
             host=host,
@@ -80,19 +80,19 @@ class Store:
 
     async def start(self, claim: Claim) -> None:
         """CLAIMED → RUNNING. Raises LeaseLost."""
-        change = partial(lifecycle.start, run_id=claim.run_id, task_id=claim.task.id)
+        change = partial(claims.start, run_id=claim.run_id, task_id=claim.task.id)
         if not await self._writer.write(change):
             raise LeaseLost(claim.run_id)
 
     async def progress(self, claim: Claim, note: str) -> None:
         """Tell how far a run is. Raises LeaseLost."""
-        change = partial(lifecycle.progress, run_id=claim.run_id, task_id=claim.task.id, note=note)
+        change = partial(claims.progress, run_id=claim.run_id, task_id=claim.task.id, note=note)
         if not await self._writer.write(change):
             raise LeaseLost(claim.run_id)
 
     async def lead(self, run_id: str, process: ProcessId) -> None:
         """Record the process that leads a run's tree."""
-        await self._writer.write(partial(lifecycle.lead, run_id=run_id, process=process))
+        await self._writer.write(partial(claims.lead, run_id=run_id, process=process))
 
     async def finish(self, claim: Claim, outcome: Outcome) -> None:
         """End a run. Raises LeaseLost, after LATE_RESULT was recorded."""
@@ -121,7 +121,7 @@ class Store:
 
     def _finish(self, claim: Claim, outcome: Outcome) -> Callable[[Transaction], bool]:
         return partial(
-            lifecycle.finish,
+            endings.finish,
             run_id=claim.run_id,
             task_id=claim.task.id,
             outcome=outcome,
@@ -130,29 +130,29 @@ class Store:
 
     async def release(self, task_id: str, run_id: str, by: str) -> None:
         """Put a task back to READY; its run's tree must be gone. Raises LeaseLost."""
-        change = partial(lifecycle.release, run_id=run_id, task_id=task_id, by=by)
+        change = partial(endings.release, run_id=run_id, task_id=task_id, by=by)
         if not await self._writer.write(change):
             raise LeaseLost(run_id)
 
     async def expire(self, task_id: str, run_id: str) -> bool:
         """Take a task from a silent run; its tree must be gone. False: it held it no longer."""
-        return await self._writer.write(partial(lifecycle.expire, run_id=run_id, task_id=task_id))
+        return await self._writer.write(partial(endings.expire, run_id=run_id, task_id=task_id))
 
     async def renew(self, run_ids: Iterable[str]) -> datetime:
         """Renew the leases of runs that still hold their task; return until when."""
-        change = partial(lifecycle.renew, run_ids=list(run_ids), lease=self._lease)
+        change = partial(claims.renew, run_ids=list(run_ids), lease=self._lease)
         return await self._writer.write(change)
 
     async def end_backoff(self) -> None:
         """Make the tasks claimable whose backoff is over."""
-        await self._writer.write(lifecycle.end_backoff)
+        await self._writer.write(claims.end_backoff)
 
     async def ask_release(self, task_id: str, *, dry_run: bool = False) -> str:
         """Ask a task's holder to release it; return the run.
 
         Raises TaskNotFound, IllegalTransition.
         """
-        change = partial(lifecycle.ask_release, task_id=task_id)
+        change = partial(claims.ask_release, task_id=task_id)
         return await self._writer.write(change, dry_run=dry_run)
 
     async def register(

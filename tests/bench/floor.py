@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from engine.clock import to_iso
-from engine.store.lifecycle import new_run_id
+from engine.store.claims import new_run_id
 
 if TYPE_CHECKING:
     from pathlib import Path

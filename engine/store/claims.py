@@ -1,0 +1,222 @@
+"""Getting and keeping a task: claim, start, progress, renew, and what ends a backoff.
+
+Every function is one change, called inside a transaction on the writer's thread. Whatever names a
+run is fenced by it: a run that no longer holds its task changes nothing (DESIGN §4.1).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from engine.clock import to_iso
+from engine.errors import TaskNotFound
+from engine.machine import Trigger, check
+from engine.model import ALL_AGENTS, Claim, EventType, ProcessId, State, TaskDef
+from engine.store.held import read_held, tell
+from engine.store.transaction import ClaimRule, Transaction, dump
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NEXT = (
+    "SELECT id, name, deps, priority, timeout, retries, payload, attempts"
+    " FROM tasks INDEXED BY claimable"
+    " WHERE agent = ? AND state = 'READY' AND pending = 0 AND not_before IS NULL"
+    " ORDER BY priority DESC, position LIMIT 1"
+)
+_TAKE = (
+    "UPDATE tasks SET state = ?, attempts = ?, run_id = ?, claimed_by = ?, lease_until = ?,"
+    " timeout_at = ?, asked = NULL, updated_at = ? WHERE id = ?"
+)
+_ADD_RUN = (
+    "INSERT INTO runs(id, task_id, agent, worker_id, attempt, claimed_at, started_at, host_pid,"
+    " host_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def claim(
+    tx: Transaction,
+    *,
+    agent: str,
+    worker_id: str,
+    host: ProcessId,
+    lease: float,
+    preparing: frozenset[str] = frozenset(),
+) -> Claim | None:
+    """Give the worker the next task of its agent, under a fresh run id, or None.
+
+    The task is RUNNING at once unless its kind is in `preparing`; then it is CLAIMED until
+    `start`. `lease` is in seconds.
+    """
+    if not _may_claim(tx, agent):
+        return None
+    row = tx.db.execute(_NEXT, (agent,)).fetchone()
+    if row is None:
+        return None
+    task_id, name, deps, priority, timeout, retries, payload, attempts = row
+    task = TaskDef(
+        task_id,
+        name,
+        agent,
+        () if deps == "[]" else tuple(json.loads(deps)),
+        priority,
+        timeout,
+        retries,
+        json.loads(payload),
+    )
+    state = State.CLAIMED if task.payload.get("kind") in preparing else State.RUNNING
+    lease_until = tx.now + timedelta(seconds=lease)
+    made = Claim(new_run_id(tx.now), task, worker_id, attempts + 1, state, tx.now, lease_until)
+    started = tx.ts if state is State.RUNNING else None
+    tx.db.execute(
+        _TAKE,
+        (
+            state,
+            made.attempt,
+            made.run_id,
+            worker_id,
+            to_iso(lease_until),
+            to_iso(tx.now + timedelta(seconds=timeout)) if started else None,
+            tx.ts,
+            task_id,
+        ),
+    )
+    tx.db.execute(
+        _ADD_RUN,
+        (
+            made.run_id,
+            task_id,
+            agent,
+            worker_id,
+            made.attempt,
+            tx.ts,
+            started,
+            host.pid,
+            host.started,
+        ),
+    )
+    names = {"agent": agent, "worker_id": worker_id, "task_id": task_id, "run_id": made.run_id}
+    tx.event(
+        EventType.TASK_CLAIMED,
+        **names,
+        state=State.CLAIMED,
+        data={"attempt": made.attempt, "attempts": made.attempt},
+    )
+    if started:
+        tx.event(EventType.TASK_STARTED, **names, state=State.RUNNING)
+    return made
+
+
+def _may_claim(tx: Transaction, agent: str) -> bool:
+    """Whether holds, the agent's limit and its stagger let one more run start."""
+    rule = tx.rules.get(agent)
+    if rule is None:
+        rule = tx.rules[agent] = _read_rule(tx, agent)
+    if rule.held:
+        return False
+    if rule.limit is not None:
+        count = "SELECT count(*) FROM tasks WHERE agent = ? AND state IN ('CLAIMED', 'RUNNING')"
+        if tx.db.execute(count, (agent,)).fetchone()[0] >= rule.limit:
+            return False
+    return not rule.stagger or _take_turn(tx, agent, rule.stagger)
+
+
+def _read_rule(tx: Transaction, agent: str) -> ClaimRule:
+    row = tx.db.execute(
+        "SELECT EXISTS(SELECT 1 FROM holds WHERE agent IN (?, ?)), run_limit, coalesce(stagger, 0)"
+        " FROM (SELECT 1) LEFT JOIN agents ON name = ?",
+        (ALL_AGENTS, agent, agent),
+    ).fetchone()
+    return ClaimRule(bool(row[0]), row[1], row[2])
+
+
+def _take_turn(tx: Transaction, agent: str, stagger: float) -> bool:
+    """Note a start if the last one is `stagger` seconds ago and there is something to start."""
+    return bool(
+        tx.db.execute(
+            "UPDATE agents SET last_start = ? WHERE name = ?"
+            " AND (last_start IS NULL OR last_start <= ?) AND EXISTS (SELECT 1 FROM tasks"
+            "  INDEXED BY claimable WHERE agent = ? AND state = 'READY' AND pending = 0"
+            "  AND not_before IS NULL)",
+            (tx.ts, agent, to_iso(tx.now - timedelta(seconds=stagger)), agent),
+        ).rowcount
+    )
+
+
+def start(tx: Transaction, *, run_id: str, task_id: str) -> bool:
+    """CLAIMED → RUNNING. False: the run no longer holds the task."""
+    task = read_held(tx, task_id)
+    if task is None or task.run_id != run_id:
+        return False
+    check(Trigger.START, task_id, task.state)
+    row = tx.db.execute("SELECT timeout FROM tasks WHERE id = ?", (task_id,)).fetchone()
+    timeout_at = to_iso(tx.now + timedelta(seconds=row[0]))
+    tx.db.execute(
+        "UPDATE tasks SET state = 'RUNNING', timeout_at = ?, updated_at = ? WHERE id = ?",
+        (timeout_at, tx.ts, task_id),
+    )
+    tx.db.execute("UPDATE runs SET started_at = ? WHERE id = ?", (tx.ts, run_id))
+    tell(tx, EventType.TASK_STARTED, task, State.RUNNING, {})
+    return True
+
+
+def progress(tx: Transaction, *, run_id: str, task_id: str, note: str) -> bool:
+    """Tell how far a run is. False: the run no longer holds the task."""
+    task = read_held(tx, task_id)
+    if task is None or task.run_id != run_id or task.state is not State.RUNNING:
+        return False
+    tell(tx, EventType.TASK_PROGRESS, task, task.state, {"note": note})
+    return True
+
+
+def lead(tx: Transaction, *, run_id: str, process: ProcessId) -> None:
+    """Record the process that leads a run's tree, so that others can end it."""
+    tx.db.execute(
+        "UPDATE runs SET pid = ?, pid_started = ? WHERE id = ?",
+        (process.pid, process.started, run_id),
+    )
+
+
+def renew(tx: Transaction, *, run_ids: Iterable[str], lease: float) -> datetime:
+    """Move the leases of runs that still hold their task to `lease` seconds from now."""
+    until = tx.now + timedelta(seconds=lease)
+    tx.db.execute(
+        "UPDATE tasks SET lease_until = ? WHERE state IN ('CLAIMED', 'RUNNING')"
+        " AND run_id IN (SELECT value FROM json_each(?))",
+        (to_iso(until), dump(list(run_ids))),
+    )
+    return until
+
+
+def end_backoff(tx: Transaction) -> None:
+    """Make the tasks claimable whose backoff is over."""
+    rows = tx.db.execute(
+        "UPDATE tasks SET not_before = NULL WHERE not_before <= ? RETURNING agent, state, pending",
+        (tx.ts,),
+    ).fetchall()
+    for agent, state, pending in rows:
+        if state == State.READY and not pending:
+            tx.now_claimable(agent)
+
+
+def ask_release(tx: Transaction, *, task_id: str) -> str:
+    """Ask the holder of a task to release it; return the run that holds it.
+
+    Raises:
+        TaskNotFound, IllegalTransition: there is nothing to release.
+
+    """
+    task = read_held(tx, task_id)
+    if task is None:
+        raise TaskNotFound(task_id)
+    check(Trigger.RELEASE, task_id, task.state)
+    tx.db.execute("UPDATE tasks SET asked = 'release' WHERE id = ?", (task_id,))
+    return str(task.run_id)
+
+
+def new_run_id(now: datetime) -> str:
+    """Make a run id: sorts by time, and nobody can guess the next one."""
+    return f"{int(now.timestamp() * 1000):011x}{os.urandom(5).hex()}"

@@ -1,0 +1,178 @@
+"""How a run lets go of its task: finish, release, expire.
+
+Every function is one change, called inside a transaction on the writer's thread, and fenced by
+the run that it names. The run's tree must be gone before.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from engine.clock import from_iso, to_iso
+from engine.machine import LOST_LIMIT, Trigger, backoff, check, settle
+from engine.model import EventType, Outcome, RunOutcome, State
+from engine.store.held import read_held, tell
+from engine.store.transaction import dump
+
+if TYPE_CHECKING:
+    from engine.store.held import Held
+    from engine.store.transaction import Transaction
+
+_NOBODY = "run_id = NULL, claimed_by = NULL, lease_until = NULL, timeout_at = NULL, asked = NULL"
+
+
+def finish(tx: Transaction, *, run_id: str, task_id: str, outcome: Outcome, jitter: float) -> bool:
+    """End a run as its executor reports it: DONE, FAILED, TIMED_OUT or BLOCKED.
+
+    False: the run no longer holds the task; LATE_RESULT was recorded and nothing else changed.
+    `jitter` in 0..1 spreads the backoff of a retry.
+    """
+    task = read_held(tx, task_id)
+    if task is None or task.run_id != run_id:
+        _late(tx, run_id, task_id, outcome)
+        return False
+    if outcome.kind is RunOutcome.DONE:
+        check(Trigger.COMPLETE, task_id, task.state)
+        data = _end_run(tx, run_id, outcome)
+        tx.db.execute(
+            f"UPDATE tasks SET state = 'DONE', {_NOBODY}, lost = 0, error = NULL, updated_at = ?"
+            " WHERE id = ?",
+            (tx.ts, task_id),
+        )
+        tell(tx, EventType.TASK_COMPLETED, task, State.DONE, data)
+        tx.done += 1
+        tx.spread(task_id, task.state, State.DONE)
+    elif outcome.kind is RunOutcome.BLOCKED:
+        check(Trigger.BLOCK, task_id, task.state)
+        _block(tx, task, outcome)
+    else:
+        check(Trigger.FAIL, task_id, task.state)
+        _fail(tx, task, outcome, jitter)
+    return True
+
+
+def _fail(tx: Transaction, task: Held, outcome: Outcome, jitter: float) -> None:
+    again = task.attempts <= task.retries
+    not_before = (
+        to_iso(tx.now + timedelta(seconds=backoff(task.attempts, jitter))) if again else None
+    )
+    state = State.READY if again else State.FAILED
+    tx.db.execute(
+        f"UPDATE tasks SET state = ?, {_NOBODY}, lost = 0, error = ?, not_before = ?,"
+        " updated_at = ? WHERE id = ?",
+        (state, outcome.error, not_before, tx.ts, task.id),
+    )
+    data = _end_run(tx, str(task.run_id), outcome)
+    data |= {"error": outcome.error, "attempts": task.attempts, "retries": task.retries}
+    if not_before:
+        data["notBefore"] = not_before
+    tell(tx, EventType.TASK_FAILED, task, state, data)
+    _come_to_rest(tx, task, state)
+
+
+def _block(tx: Transaction, task: Held, outcome: Outcome) -> None:
+    _, reasons = settle(human=True, broken=task.broken, removed=task.removed)
+    tx.db.execute(
+        f"UPDATE tasks SET state = 'BLOCKED', reasons = ?, {_NOBODY}, error = ?, updated_at = ?"
+        " WHERE id = ?",
+        (dump(reasons), outcome.error, tx.ts, task.id),
+    )
+    data = _end_run(tx, str(task.run_id), outcome)
+    data |= {"reasons": reasons, "error": outcome.error}
+    tell(tx, EventType.TASK_BLOCKED, task, State.BLOCKED, data)
+    tx.spread(task.id, task.state, State.BLOCKED)
+
+
+def release(tx: Transaction, *, run_id: str, task_id: str, by: str) -> bool:
+    """Put a task back to READY; uses no retry. False: the run no longer holds it.
+
+    `by` says in words who asked. The run's tree must be gone before this is called.
+    """
+    task = read_held(tx, task_id)
+    if task is None or task.run_id != run_id:
+        return False
+    check(Trigger.RELEASE, task_id, task.state)
+    data = _end_run(tx, run_id, Outcome(RunOutcome.RELEASED))
+    tx.db.execute(
+        f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, updated_at = ?"
+        " WHERE id = ?",
+        (tx.ts, task_id),
+    )
+    data |= {"attempts": task.attempts - 1, "by": by}
+    tell(tx, EventType.TASK_RELEASED, task, State.READY, data)
+    _come_to_rest(tx, task, State.READY)
+    return True
+
+
+def expire(tx: Transaction, *, run_id: str, task_id: str) -> bool:
+    """Take a task from a run that went silent; uses no retry. False: it holds it no longer.
+
+    The run's tree must be gone before this is called. Three lost runs in a row → BLOCKED `human`.
+    """
+    task = read_held(tx, task_id)
+    if task is None or task.run_id != run_id:
+        return False
+    check(Trigger.EXPIRE, task_id, task.state)
+    lost = task.lost + 1
+    data = _end_run(tx, run_id, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
+    tx.db.execute(
+        f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, lost = ?,"
+        " updated_at = ? WHERE id = ?",
+        (lost, tx.ts, task_id),
+    )
+    data |= {"attempts": task.attempts - 1, "lost": lost}
+    tell(tx, EventType.LEASE_EXPIRED, task, State.READY, data)
+    _come_to_rest(tx, task, State.READY, too_often=lost >= LOST_LIMIT)
+    return True
+
+
+def _come_to_rest(tx: Transaction, task: Held, state: State, *, too_often: bool = False) -> None:
+    """After a run: a task that nobody holds any more is READY, BLOCKED or finished."""
+    tx.spread(task.id, task.state, state)
+    if state is not State.READY:
+        return
+    task.state, task.reasons = State.READY, ()
+    error = f"lost {LOST_LIMIT} runs in a row; see its logs, then retry it" if too_often else None
+    if tx.rest(task, human=too_often, error=error) is State.READY:
+        tx.now_claimable(task.agent)
+
+
+def _end_run(tx: Transaction, run_id: str, outcome: Outcome) -> dict[str, Any]:
+    """End the run's row; return what the event of its end says of it."""
+    row = tx.db.execute(
+        "UPDATE runs SET outcome = ?, ended_at = ?, exit_code = ?, error = ?, result = ?"
+        " WHERE id = ? RETURNING coalesce(started_at, claimed_at)",
+        (
+            outcome.kind,
+            tx.ts,
+            outcome.exit_code,
+            outcome.error,
+            dump(outcome.result) if outcome.result is not None else None,
+            run_id,
+        ),
+    ).fetchone()
+    took = max(0, round((tx.now - from_iso(row[0])).total_seconds() * 1000))
+    told: dict[str, Any] = {"outcome": outcome.kind, "durationMs": took}
+    if outcome.result is not None:
+        told["result"] = outcome.result
+    return told
+
+
+def _late(tx: Transaction, run_id: str, task_id: str, outcome: Outcome) -> None:
+    row = tx.db.execute("SELECT agent, worker_id FROM runs WHERE id = ?", (run_id,)).fetchone()
+    agent, worker_id = row or (None, None)
+    data: dict[str, Any] = {"outcome": outcome.kind}
+    if outcome.error is not None:
+        data["error"] = outcome.error
+    if outcome.result is not None:
+        # Refused, but not lost: somebody may want to look at what it was.
+        data["result"] = outcome.result
+    tx.event(
+        EventType.LATE_RESULT,
+        agent=agent,
+        worker_id=worker_id,
+        task_id=task_id,
+        run_id=run_id,
+        data=data,
+    )

@@ -1,0 +1,52 @@
+"""What is known of a task while a run holds it, read under the write lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.model import EventType, State
+from engine.store.transaction import Standing, Transaction, read_reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HELD = (
+    "SELECT id, agent, state, reasons, broken, removed, run_id, claimed_by, attempts, retries,"
+    " lost, lease_until FROM tasks WHERE id = ?"
+)
+
+
+@dataclass(slots=True)
+class Held(Standing):
+    """A task and the run that holds it; `run_id` is None while nobody does."""
+
+    run_id: str | None
+    claimed_by: str | None
+    attempts: int
+    retries: int
+    lost: int
+    lease_until: str | None
+
+
+def read_held(tx: Transaction, task_id: str) -> Held | None:
+    """Return a task with its holder, None if there is no such task."""
+    row = tx.db.execute(_HELD, (task_id,)).fetchone()
+    if row is None:
+        return None
+    return Held(row[0], row[1], State(row[2]), read_reasons(row[3]), row[4], bool(row[5]), *row[6:])
+
+
+def tell(
+    tx: Transaction, kind: EventType, task: Held, state: State, data: Mapping[str, Any]
+) -> None:
+    """Tell an event of the run that holds (or held) `task`."""
+    tx.event(
+        kind,
+        agent=task.agent,
+        worker_id=task.claimed_by,
+        task_id=task.id,
+        run_id=task.run_id,
+        state=state,
+        data=data,
+    )
