@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from engine import __version__
 from engine.errors import AgentmuxError, StorageError
 from engine.files import Layout
+from tui.terminal import lasting_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,7 +141,7 @@ async def _offer_demo() -> bool:
     from tui.offer import Offer  # noqa: PLC0415 - see the module's docstring
 
     offer = Offer()
-    with _on_signals(offer.exit):
+    with lasting_terminal(), _on_signals(offer.exit):
         return await offer.run_async() is True
 
 
@@ -153,7 +154,7 @@ async def _show(plan: Plan) -> int:
         if plan.seed is not None:
             await engine.execute(Seed(plan.seed))
         dashboard = Dashboard(engine, watching=plan.watching)
-        with _on_signals(dashboard.exit):
+        with lasting_terminal(), _on_signals(dashboard.exit):
             if plan.workers:
                 await engine.start_workers(plan.workers)
             await dashboard.run_async()

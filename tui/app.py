@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import work
 from textual.app import App
+from textual.widgets import Input
 
 from engine.errors import AgentmuxError
 from engine.text import clean_text, plural
@@ -25,6 +26,7 @@ from tui.snapshot import explain
 from tui.theme import AGENTMUX, meanings
 
 if TYPE_CHECKING:
+    from textual import events
     from textual.screen import Screen
 
     from engine.commands import Command, Receipt
@@ -127,7 +129,10 @@ class Dashboard(Styled[None]):
     def tick(self) -> None:
         """Let ages grow; look again at what changes without a commit, and at what failed."""
         self._ticks += 1
-        if self._ticks % RECHECK == 0 or self._main.picture.trouble:
+        if self._ticks % RECHECK == 0:
+            self._main.recheck = True
+            self.ring()
+        if self._main.picture.trouble:
             self.ring(changed=True)
         self._main.quitting = self._quitting()
         for screen in self.screen_stack:
@@ -146,6 +151,17 @@ class Dashboard(Styled[None]):
         self.ring(urgent=True)
 
     # -- actions ---------------------------------------------------------------------------
+
+    def on_key(self, event: events.Key) -> None:
+        """Give a fast typist's letters to the line that was opened by the key before them.
+
+        They were sent to the list, which still had the focus then; a line that got a letter
+        itself lets none of it come here.
+        """
+        line = self.focused
+        if isinstance(line, Input) and event.is_printable and event.character is not None:
+            line.insert_text_at_cursor(event.character)
+            event.stop()
 
     async def action_act(self, name: str) -> None:
         """Do an action of the table, or say why it cannot be done."""

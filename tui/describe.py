@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from engine import narrate
 from engine.model import ACTIVE, Event, State
-from engine.text import age, clean_text, duration
+from engine.text import age, clean_text, cut_middle, duration
 from tui import look
-from tui.widgets.cells import Cell, Line, Tone, cut_end, fitted, line_width, wrapped
+from tui.widgets.cells import Cell, Line, Tone, cut_end, fitted, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -156,14 +156,15 @@ def _neighbours(
 ) -> Iterator[Line]:
     yield from _section(f"{title} {len(neighbours) or nothing}", width)
     for neighbour in neighbours[:_MANY]:
-        if neighbour.state is None:
-            yield (("  ", Tone.DIM), (clean_text(neighbour.id), Tone.DIM), ("  gone", Tone.DIM))
-            continue
         # Whether it is ready or waits is not known here; that it is still to be done, is.
         todo = neighbour.state is State.READY
-        symbol = narrate.WAITING if todo else narrate.symbol(neighbour.state)
-        cells: Line = ((f"{symbol} ", look.tone_of(symbol)), (clean_text(neighbour.id), Tone.TEXT))
-        state: Cell = ("  to do" if todo else f"  {neighbour.state.lower()}", Tone.DIM)
-        yield (*cells, state) if line_width(cells) + line_width((state,)) <= width else cells
+        if neighbour.state is None:
+            symbol, words = narrate.NOTE, "gone"
+        else:
+            symbol = narrate.WAITING if todo else narrate.symbol(neighbour.state)
+            words = "to do" if todo else neighbour.state.lower()
+        name = cut_middle(clean_text(neighbour.id), width - len(words) - 4)
+        tone = Tone.DIM if neighbour.state is None else Tone.TEXT
+        yield ((f"{symbol} ", look.tone_of(symbol)), (name, tone), (f"  {words}", Tone.DIM))
     if len(neighbours) > _MANY:
         yield ((f"  and {len(neighbours) - _MANY} more", Tone.DIM),)

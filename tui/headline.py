@@ -88,7 +88,7 @@ def _alarms(snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood) -
     if snapshot.trouble and snapshot.read_at is not None:
         alarms.append((f"data {look.since(snapshot.read_at, now)} old", Tone.FAILED))
     elif snapshot.trouble:
-        alarms.append(("no data", Tone.FAILED))
+        alarms.append(("the store cannot be read", Tone.FAILED))
     elif mood.late:
         alarms.append((f"store busy for {age(mood.late)}", Tone.STALE))
     if progress.held:
@@ -114,8 +114,8 @@ def meter(progress: Progress, width: int) -> tuple[Cell, ...]:
     ):
         used += count
         end = used * width // total
-        if count and end == at and at < width:
-            end += 1  # what exists is seen, however small its share
+        if count:
+            end = min(width, max(end, at + 1))  # what exists is seen, however small its share
         if end > at:
             cells.append((_FULL * (end - at), tone))
             at = end

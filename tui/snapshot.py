@@ -93,9 +93,11 @@ async def take(
     before: Snapshot,
     *,
     changed: bool,
+    recheck: bool = False,
 ) -> Snapshot:
     """Return the next picture. Unless the store has `changed`, only new windows are read.
 
+    With `recheck` the workers are read in any case: a process that was killed commits nothing.
     A query that fails leaves its section as it was, with the reason.
     """
 
@@ -117,7 +119,7 @@ async def take(
     return Snapshot(
         wants=wants,
         progress=await read(before.progress, True, queries.progress),
-        workers=await read(before.workers, True, lambda: _workers(queries)),
+        workers=await read(before.workers, not recheck, lambda: _workers(queries)),
         tasks=await read(before.tasks, same_tasks, lambda: _tasks(queries, wants)),
         events=await read(before.events, same_events, lambda: _events(queries, wants.events)),
     )

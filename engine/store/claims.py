@@ -31,10 +31,6 @@ _TAKE = (
     "UPDATE tasks SET state = ?, attempts = ?, run_id = ?, claimed_by = ?, lease_until = ?,"
     " timeout_at = ?, asked = NULL, updated_at = ? WHERE id = ?"
 )
-_ADD_RUN = (
-    "INSERT INTO runs(id, task_id, agent, worker_id, attempt, claimed_at, started_at, host_pid,"
-    " host_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 
 
 def claim(
@@ -78,25 +74,22 @@ def claim(
             made.attempt,
             made.run_id,
             worker_id,
-            to_iso(lease_until),
-            to_iso(tx.now + timedelta(seconds=timeout)) if started else None,
+            tx.later(lease),
+            tx.later(timeout) if started else None,
             tx.ts,
             task_id,
         ),
     )
-    tx.db.execute(
-        _ADD_RUN,
-        (
-            made.run_id,
-            task_id,
-            agent,
-            worker_id,
-            made.attempt,
-            tx.ts,
-            started,
-            host.pid,
-            host.started,
-        ),
+    tx.add_run(
+        made.run_id,
+        task_id,
+        agent,
+        worker_id,
+        made.attempt,
+        tx.ts,
+        started,
+        host.pid,
+        host.started,
     )
     names = {"agent": agent, "worker_id": worker_id, "task_id": task_id, "run_id": made.run_id}
     tx.event(
@@ -153,7 +146,7 @@ def start(tx: Transaction, *, run_id: str, task_id: str) -> bool:
         return False
     check(Trigger.START, task_id, task.state)
     row = tx.db.execute("SELECT timeout FROM tasks WHERE id = ?", (task_id,)).fetchone()
-    timeout_at = to_iso(tx.now + timedelta(seconds=row[0]))
+    timeout_at = tx.later(row[0])
     tx.db.execute(
         "UPDATE tasks SET state = 'RUNNING', timeout_at = ?, updated_at = ? WHERE id = ?",
         (timeout_at, tx.ts, task_id),

@@ -34,7 +34,7 @@ def finish(tx: Transaction, *, run_id: str, task_id: str, outcome: Outcome, jitt
         return False
     if outcome.kind is RunOutcome.DONE:
         check(Trigger.COMPLETE, task_id, task.state)
-        data = _end_run(tx, run_id, outcome)
+        data = _end_run(tx, task, outcome)
         tx.db.execute(
             f"UPDATE tasks SET state = 'DONE', {_NOBODY}, lost = 0, error = NULL, updated_at = ?"
             " WHERE id = ?",
@@ -63,7 +63,7 @@ def _fail(tx: Transaction, task: Held, outcome: Outcome, jitter: float) -> None:
         " updated_at = ? WHERE id = ?",
         (state, outcome.error, not_before, tx.ts, task.id),
     )
-    data = _end_run(tx, str(task.run_id), outcome)
+    data = _end_run(tx, task, outcome)
     data |= {"error": outcome.error, "attempts": task.attempts, "retries": task.retries}
     if not_before:
         data["notBefore"] = not_before
@@ -78,7 +78,7 @@ def _block(tx: Transaction, task: Held, outcome: Outcome) -> None:
         " WHERE id = ?",
         (dump(reasons), outcome.error, tx.ts, task.id),
     )
-    data = _end_run(tx, str(task.run_id), outcome)
+    data = _end_run(tx, task, outcome)
     data |= {"reasons": reasons, "error": outcome.error}
     tell(tx, EventType.TASK_BLOCKED, task, State.BLOCKED, data)
     tx.spread(task.id, task.state, State.BLOCKED)
@@ -93,7 +93,7 @@ def release(tx: Transaction, *, run_id: str, task_id: str, by: str) -> bool:
     if task is None or task.run_id != run_id:
         return False
     check(Trigger.RELEASE, task_id, task.state)
-    data = _end_run(tx, run_id, Outcome(RunOutcome.RELEASED))
+    data = _end_run(tx, task, Outcome(RunOutcome.RELEASED))
     tx.db.execute(
         f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, updated_at = ?"
         " WHERE id = ?",
@@ -115,7 +115,7 @@ def expire(tx: Transaction, *, run_id: str, task_id: str) -> bool:
         return False
     check(Trigger.EXPIRE, task_id, task.state)
     lost = task.lost + 1
-    data = _end_run(tx, run_id, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
+    data = _end_run(tx, task, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
     tx.db.execute(
         f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, lost = ?,"
         " updated_at = ? WHERE id = ?",
@@ -138,21 +138,12 @@ def _come_to_rest(tx: Transaction, task: Held, state: State, *, too_often: bool 
         tx.now_claimable(task.agent)
 
 
-def _end_run(tx: Transaction, run_id: str, outcome: Outcome) -> dict[str, Any]:
-    """End the run's row; return what the event of its end says of it."""
-    row = tx.db.execute(
-        "UPDATE runs SET outcome = ?, ended_at = ?, exit_code = ?, error = ?, result = ?"
-        " WHERE id = ? RETURNING coalesce(started_at, claimed_at)",
-        (
-            outcome.kind,
-            tx.ts,
-            outcome.exit_code,
-            outcome.error,
-            dump(outcome.result) if outcome.result is not None else None,
-            run_id,
-        ),
-    ).fetchone()
-    took = max(0, round((tx.now - from_iso(row[0])).total_seconds() * 1000))
+def _end_run(tx: Transaction, task: Held, outcome: Outcome) -> dict[str, Any]:
+    """End the row of the run that holds `task`; return what the event of its end says of it."""
+    result = None if outcome.result is None else dump(outcome.result)
+    tx.end_run(outcome.kind, tx.ts, outcome.exit_code, outcome.error, result, task.run_id)
+    assert task.since is not None, "a run that holds a task has a row"
+    took = max(0, round((tx.now - from_iso(task.since)).total_seconds() * 1000))
     told: dict[str, Any] = {"outcome": outcome.kind, "durationMs": took}
     if outcome.result is not None:
         told["result"] = outcome.result

@@ -13,20 +13,21 @@ if TYPE_CHECKING:
 
 _HELD = (
     "SELECT id, agent, state, reasons, broken, removed, run_id, claimed_by, attempts, retries,"
-    " lost, lease_until FROM tasks WHERE id = ?"
+    " lost, (SELECT coalesce(started_at, claimed_at) FROM runs WHERE id = run_id)"
+    " FROM tasks WHERE id = ?"
 )
 
 
 @dataclass(slots=True)
 class Held(Standing):
-    """A task and the run that holds it; `run_id` is None while nobody does."""
+    """A task and the run that holds it since then; None while nobody does."""
 
     run_id: str | None
     claimed_by: str | None
     attempts: int
     retries: int
     lost: int
-    lease_until: str | None
+    since: str | None
 
 
 def read_held(tx: Transaction, task_id: str) -> Held | None:

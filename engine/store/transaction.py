@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import to_iso
@@ -20,6 +21,13 @@ _ADD_EVENT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
+_ADD_RUN = (
+    "INSERT INTO runs(id, task_id, agent, worker_id, attempt, claimed_at, started_at, host_pid,"
+    " host_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_END_RUN = (
+    "UPDATE runs SET outcome = ?, ended_at = ?, exit_code = ?, error = ?, result = ? WHERE id = ?"
+)
 
 # Made once: json.dumps makes a new encoder for each call that is not all defaults.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -60,9 +68,10 @@ class Transaction:
     """Handed to every change inside BEGIN…COMMIT, on the writer's thread.
 
     `now` is one moment for the whole transaction. Events are collected and written with the
-    commit, in the order in which they were told. `ready` counts, by agent, the tasks that became
-    claimable: the writer's owner wakes that many idle workers. `rules` remembers what was read of
-    holds and limits; whoever changes those clears it.
+    commit, in the order in which they were told. So are the rows of runs, which nothing reads in
+    the transaction that writes them: one executemany costs a third of as many calls. `ready`
+    counts, by agent, the tasks that became claimable: the writer's owner wakes that many idle
+    workers. `rules` remembers what was read of holds and limits; whoever changes those clears it.
     """
 
     def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
@@ -73,6 +82,9 @@ class Transaction:
         self.done = 0
         self.rules: dict[str, ClaimRule] = {}
         self._events: list[tuple[str | None, ...]] = []
+        self._new_runs: list[tuple[Any, ...]] = []
+        self._ended_runs: list[tuple[Any, ...]] = []
+        self._later: dict[float, str] = {}
 
     def event(
         self,
@@ -90,8 +102,27 @@ class Transaction:
             (self.ts, kind, agent, worker_id, task_id, run_id, state, dump(data) if data else "{}")
         )
 
+    def later(self, seconds: float) -> str:
+        """Return the moment `seconds` from now, as it is stored."""
+        found = self._later.get(seconds)
+        if found is None:
+            found = self._later[seconds] = to_iso(self.now + timedelta(seconds=seconds))
+        return found
+
+    def add_run(self, *values: Any) -> None:
+        """Add a row of `runs`, in the order of `_ADD_RUN`; written with the events."""
+        self._new_runs.append(values)
+
+    def end_run(self, *values: Any) -> None:
+        """Say how a run ended, in the order of `_END_RUN`; written with the events."""
+        self._ended_runs.append(values)
+
     def flush(self) -> int:
-        """Write the collected events; return how many. For the writer, just before COMMIT."""
+        """Write what was collected; return how many events. For the writer, before COMMIT."""
+        if self._new_runs:
+            self.db.executemany(_ADD_RUN, self._new_runs)
+        if self._ended_runs:
+            self.db.executemany(_END_RUN, self._ended_runs)
         if self.done:
             self.db.execute(
                 "INSERT INTO pace VALUES (?, ?)"
@@ -128,6 +159,8 @@ class Transaction:
                 wave.extend(self._one_dep_changed(dep, met, broken))
 
     def _one_dep_changed(self, dep: str, met: int, broken: int) -> list[tuple[str, int, int]]:
+        if self.db.execute("SELECT 1 FROM edges WHERE dep = ? LIMIT 1", (dep,)).fetchone() is None:
+            return []
         rows = self.db.execute(
             "UPDATE tasks SET pending = pending - ?, broken = broken + ?"
             " WHERE id IN (SELECT task FROM edges WHERE dep = ?)"

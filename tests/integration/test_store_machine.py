@@ -53,8 +53,14 @@ def dags(draw: st.DrawFn) -> Dag:
     order = draw(st.permutations(IDS))[: draw(st.integers(1, len(IDS)))]
     tasks: list[TaskDef] = []
     for place, task_id in enumerate(order):
-        deps = (
-            draw(st.lists(st.sampled_from(order[:place]), unique=True, max_size=3)) if place else []
+        fewest = min(place, draw(st.sampled_from([0, 1, 1])))  # chains, not islands
+        deps = draw(
+            st.lists(
+                st.sampled_from(order[:place] or IDS),
+                unique=True,
+                min_size=fewest,
+                max_size=min(place, 2),
+            )
         )
         tasks.append(
             TaskDef(
@@ -189,13 +195,19 @@ class StoreMachine(RuleBasedStateMachine):
         self.end_run(pick(self.model.open_runs(), number), how)
 
     @precondition(lambda self: any(map(self.model.claimable, AGENTS)))
-    @rule(number=NUMBERS, how=st.sampled_from(ENDS), times=st.integers(1, 4))
-    def claim_and_end(self, number: int, how: str, times: int) -> None:
+    @rule(
+        number=NUMBERS,
+        how=st.sampled_from(ENDS),
+        times=st.integers(1, 4),
+        seconds=st.sampled_from([0.0, 400.0]),
+    )
+    def claim_and_end(self, number: int, how: str, times: int, seconds: float) -> None:
         """Several times in a row: three losses are what it takes to need a human."""
         for _ in range(times):
             if any(map(self.model.claimable, AGENTS)):
                 self.claim(number, prepared=False)
                 self.end_run(self.model.open_runs()[-1], how)
+                self.advance(seconds)
 
     def end_run(self, run_id: str, how: str) -> None:
         claim, store = self.claims[run_id], self.it.store

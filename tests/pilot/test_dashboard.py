@@ -21,7 +21,7 @@ from support.screens import (
     task,
     worker,
 )
-from textual.events import MouseScrollDown
+from textual.events import Key, MouseScrollDown
 from textual.widgets import Input
 
 from engine.commands import Hold, Receipt, Refusal, Release, Resume, Stop
@@ -535,6 +535,18 @@ async def test_s_stops_the_worker_under_the_cursor() -> None:
     async with desk() as at:
         await at.press("1", "s")
         assert at.engine.commands == [Stop(("claude-1",))]
+
+
+async def test_keys_that_come_faster_than_the_screen_act_where_they_were_meant() -> None:
+    async with desk() as at:
+        for key in ("1", "j", "j", "s", "slash", "u", "u"):
+            at.app.post_message(Key(key, "/" if key == "slash" else key))
+        await at.settle()
+        assert at.engine.commands == [Stop(("codex-1",))]
+        async with asyncio.timeout(10):
+            while at.app.main.filter.value != "uu":
+                await at.pilot.pause(0.01)
+        assert at.engine.commands == [Stop(("codex-1",))]
 
 
 async def test_s_on_a_task_stops_the_worker_that_holds_it() -> None:

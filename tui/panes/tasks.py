@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from engine.model import State
+from engine.model import ACTIVE, State
 from engine.text import clean_text
 from engine.views import TaskRow
 from tui import look
@@ -48,6 +48,10 @@ class TasksList(RowList[TaskRow]):
     def key_of(self, row: TaskRow) -> str:
         """Return the task's id."""
         return row.id
+
+    def ages(self, row: TaskRow) -> bool:
+        """Say whether something on the row counts up or down."""
+        return row.state in ACTIVE or row.not_before is not None
 
     def cells_of(self, row: TaskRow) -> Line:
         """Tell a task."""

@@ -112,8 +112,10 @@ def demo_question() -> Question:
         "agentmux",
         (
             "There is no DAG here (agentmux/dag.yaml) and no state folder.",
-            "Watch the bundled demo? It works for about a minute in a temporary folder,",
-            "which is removed when you quit. Nothing here is touched.",
+            (
+                "Watch the bundled demo? It works for about a minute in a temporary folder, "
+                "which is removed when you quit. Nothing here is touched."
+            ),
         ),
         (("y ⏎", Choice.YES, "start the demo"), ("esc", Choice.NO, "quit")),
     )
@@ -198,12 +200,13 @@ def _entry(action: Action, width: int) -> list[Line]:
 
 def _legend(width: int) -> list[Line]:
     lines: list[Line] = [(("Symbols", Tone.BOLD),)]
-    column = max(26, width // 2)
+    a_row = 2 if width >= 52 else 1
+    column = width // a_row
     row: list[Cell] = []
     for symbol, words in look.LEGEND:
         tone = look.tone_of(symbol)
         row += [(f"  {symbol} ", tone), (fitted(words, column - 4), Tone.TEXT)]
-        if len(row) == 4:
+        if len(row) == 2 * a_row:
             lines.append(tuple(row))
             row = []
     return [*lines, tuple(row)] if row else lines

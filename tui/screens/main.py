@@ -49,6 +49,7 @@ class MainScreen(PanedScreen):
         self._pace = Pace()
         self._asked_at: float | None = None
         self._unread = ""
+        self.recheck = False
         self.quitting = ""
         stale_after = engine.config.stale_after
         now = engine.clock.now
@@ -115,9 +116,15 @@ class MainScreen(PanedScreen):
         """Take the next snapshot and show it."""
         wants = Wants(self._where, self.task_rows.window, self.event_rows.window)
         self._asked_at = self._engine.clock.monotonic()
+        recheck, self.recheck = self.recheck, False
         try:
             picture = await take(
-                self._engine.queries, wants, self._engine.clock.now, self._picture, changed=changed
+                self._engine.queries,
+                wants,
+                self._engine.clock.now,
+                self._picture,
+                changed=changed,
+                recheck=recheck,
             )
         finally:
             self._asked_at = None
@@ -161,10 +168,9 @@ class MainScreen(PanedScreen):
         """Let the ages grow, and notice who has gone silent."""
         with self.app.batch_update():
             self._show_stale()
-            self.worker_rows.repaint()
-            self.task_rows.repaint()
+            self.worker_rows.repaint(only_ageing=True)
+            self.task_rows.repaint(only_ageing=True)
             self._show_head()
-            self.refresh_bars()
 
     def _stale_workers(self) -> list[WorkerRow]:
         now, limit = self._engine.clock.now(), self._engine.config.stale_after
@@ -174,7 +180,8 @@ class MainScreen(PanedScreen):
     def _show_stale(self) -> None:
         self._trouble(self.stale_rows, self._picture.workers)
         stale = self._stale_workers()
-        self.stale_rows.put(stale)
+        if stale or self.stale_rows.total or not self.stale_rows.given:
+            self.stale_rows.put(stale)
         pane = self._panes[3]
         pane.set_class(bool(stale), "-alarm")
         pane.caption(foot=str(len(stale)))
@@ -188,16 +195,19 @@ class MainScreen(PanedScreen):
         workers, tasks, events, _stale = self._panes
         picture = self._picture
         busy = sum(1 for w in picture.workers.value if look.is_live(w) and w.task_id)
-        live = self.worker_rows.total
-        workers.caption(picture.workers.trouble, f"{busy} of {live} busy", str(live))
-        total, shown = picture.progress.value.total, self.task_rows.total
-        place = f"{shown:,} of {total:,}" if self._where else f"{shown:,}"
-        tasks.caption(
-            picture.tasks.trouble or str(self._where), self._unread or place, f"{shown:,}"
+        live = str(self.worker_rows.total)
+        workers.caption(
+            _late(picture.workers),
+            f"{busy} of {live} busy" if self.worker_rows.total else "0",
+            live,
         )
-        newest = f"{self.event_rows.total:,}"
-        follow = "follows" if self.event_rows.following else f"at {self.event_rows.cursor + 1:,}"
-        events.caption(picture.events.trouble, f"{follow} · {newest}", newest)
+        shown = f"{self.task_rows.total:,}"
+        place = f"{shown} of {picture.progress.value.total:,}" if self._where else shown
+        tasks.caption(_late(picture.tasks) or str(self._where), self._unread or place, shown)
+        rows = self.event_rows
+        at = "follows" if rows.following else f"at {rows.cursor + 1:,}"
+        newest = f"{rows.total:,}"
+        events.caption(_late(picture.events), f"{at} · {newest}" if rows.total else "0", newest)
 
     def _show_head(self) -> None:
         now = self._engine.clock.now()
@@ -269,7 +279,7 @@ class MainScreen(PanedScreen):
         """Open the filter's line."""
         self.go_to(1)
         self.filter_line.display = True
-        self.filter.focus()
+        self.set_focus(self.filter)
 
     @on(Input.Changed, "#filter")
     def filter_typed(self, event: Input.Changed) -> None:
@@ -298,7 +308,7 @@ class MainScreen(PanedScreen):
     def _close_filter(self) -> None:
         self.filter_line.display = False
         self._unread = ""
-        self.task_rows.focus()
+        self.set_focus(self.task_rows)
         self._caption()
 
     def _set_filter(self, where: TaskFilter) -> None:
@@ -307,3 +317,8 @@ class MainScreen(PanedScreen):
             self.task_rows.forget()
         self._caption()
         self.post_message(self.Wanted())
+
+
+def _late(section: Section[Any]) -> str:
+    """Return why the rows on screen are old; a pane without rows says it in their place."""
+    return section.trouble if section.read_at is not None else ""

@@ -94,13 +94,15 @@ class PanedScreen(Screen[None]):
         """Make a pane the current one."""
         self._current = index % len(self.panes)
         self._arrange()
-        self._body(self.current).focus(scroll_visible=False)
+        # At once, not by `focus()`, which only asks: the next key may be here already, and it
+        # must not act on the pane before.
+        self.set_focus(self._body(self.current), scroll_visible=False)
         self.refresh_bars()
 
     def _keep_focus(self) -> None:
         # A list that had no room for a moment has lost its focus.
         if self.focused is None:
-            self._body(self.current).focus(scroll_visible=False)
+            self.set_focus(self._body(self.current), scroll_visible=False)
 
     def _arrange(self) -> None:
         single = self.single

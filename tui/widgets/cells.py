@@ -6,10 +6,12 @@ Knows how wide a cell is and which style a tone has; knows nothing of what the t
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
+from rich.style import Style
+from textual.color import Color
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -18,25 +20,21 @@ from engine.text import cut_middle
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.style import Style
-
 
 class Tone(StrEnum):
-    """A meaning that has a colour. The stylesheet maps `tone-…` classes to the theme."""
+    """A meaning that has a colour: its value is the theme variable that says which."""
 
-    TEXT = "tone-text"
-    DIM = "tone-dim"
-    BOLD = "tone-bold"
-    RUNNING = "tone-running"
-    DONE = "tone-done"
-    FAILED = "tone-failed"
-    HUMAN = "tone-human"
-    STALE = "tone-stale"
-    RULE = "tone-rule"
-    OFF = "tone-off"
+    TEXT = "ready"
+    DIM = "waiting"
+    BOLD = "ready bold"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    HUMAN = "human"
+    STALE = "stale"
+    RULE = "rule"
+    OFF = "off"
 
-
-TONES = {str(tone) for tone in Tone}
 
 Cell = tuple[str, Tone]
 """Clean text and its tone."""
@@ -83,19 +81,41 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 class Painter(Widget):
-    """A widget that paints toned cells. Subclasses give `render_line`."""
+    """A widget that paints toned cells. Subclasses give `render_line`.
 
-    COMPONENT_CLASSES = TONES
+    Colours come straight from the theme's variables: a component class for each tone would have
+    every stylesheet rule matched against every tone of every widget at each update.
+    """
+
     ALLOW_SELECT = False
 
+    def __init__(self, *children: Widget, **more: Any) -> None:
+        super().__init__(*children, **more)  # a mix-in passes on what is meant for the others
+        self._styles_of: dict[tuple[Tone, str], Style] = {}
+
     def tone(self, tone: Tone, under: str = "") -> Style:
-        """Return the style of a tone, on the widget's ground or on that of class `under`."""
-        style = self.rich_style + self.get_component_rich_style(tone, partial=True)
-        if under:
-            style += self.get_component_rich_style(under, partial=True)
+        """Return the style of a tone on the widget's ground, or on that of variable `under`."""
+        style = self._styles_of.get((tone, under))
+        if style is None:
+            variables = self.app.theme_variables
+            name, _, bold = tone.partition(" ")
+            colour = Color.parse(variables[name]).rich_color
+            ground = Color.parse(variables[under]).rich_color if under else None
+            style = self.rich_style + Style(color=colour, bgcolor=ground, bold=bool(bold) or None)
+            self._styles_of[tone, under] = style
         return style
 
     def strip(self, cells: Sequence[Cell], width: int, under: str = "") -> Strip:
         """Paint cells from the left, cut or filled to `width`."""
         segments = [Segment(text, self.tone(tone, under)) for text, tone in cells if text]
         return Strip(segments).adjust_cell_length(width, self.tone(Tone.TEXT, under))
+
+    def sync_scrollbar(self) -> None:
+        """Put the scrollbar where the text is: one that has only just appeared does not know."""
+        if self.show_vertical_scrollbar:
+            self.vertical_scrollbar.position = self.scroll_y
+
+    def notify_style_update(self) -> None:
+        """Forget the old colours."""
+        super().notify_style_update()
+        self._styles_of.clear()

@@ -9,7 +9,7 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 
 from tui.actions import motions
-from tui.widgets.cells import TONES, Line, Painter
+from tui.widgets.cells import Line, Painter
 
 if TYPE_CHECKING:
     from textual.binding import BindingType
@@ -22,13 +22,13 @@ Layout = Callable[[int], Sequence[Line]]
 class Document(ScrollView, Painter, can_focus=True):
     """A scrolled text. With `follows` it stays at its end until somebody scrolls up."""
 
-    COMPONENT_CLASSES = TONES
     ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = [*motions()]
 
     def __init__(self, *, follows: bool = False, id: str | None = None) -> None:  # noqa: A002 - Textual's own name for it
         super().__init__(id=id)
         self._follows = follows
+        self._at_end = follows
         self._layout: Layout = _nothing
         self._lines: tuple[Line, ...] = ()
 
@@ -46,13 +46,13 @@ class Document(ScrollView, Painter, can_focus=True):
         width = self.scrollable_content_region.width
         if not width:
             return
-        at_end = self._follows and self.scroll_offset.y >= self.max_scroll_y
         before = self._lines
         self._lines = tuple(self._layout(width))
         size = Size(0, len(self._lines))
         if size != self.virtual_size:
             self.virtual_size = size
-        if at_end:
+            self.call_after_refresh(self.sync_scrollbar)
+        if self._at_end:
             self.scroll_to(y=len(self._lines), animate=False, force=True)
         if len(before) != len(self._lines):
             self.refresh()
@@ -64,6 +64,11 @@ class Document(ScrollView, Painter, can_focus=True):
     def on_resize(self) -> None:
         """Lay out anew."""
         self._lay_out()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Follow the end only while one is there."""
+        super().watch_scroll_y(old_value, new_value)
+        self._at_end = self._follows and round(new_value) >= self.max_scroll_y
 
     def render_line(self, y: int) -> Strip:
         """Paint one line of what is on screen."""

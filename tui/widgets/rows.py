@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 
 from tui.actions import motions
-from tui.widgets.cells import TONES, Cell, Line, Painter, Tone, cut_end, fitted
+from tui.widgets.cells import Cell, Line, Painter, Tone, cut_end, fitted
 from tui.widgets.columns import GAP, Column, fit
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ class _Painted:
 class RowList(ScrollView, Painter, Generic[R], can_focus=True):
     """The list. Subclasses give COLUMNS, `key_of`, `cells_of` and EMPTY."""
 
-    COMPONENT_CLASSES = TONES | {"row-cursor", "row-cursor-faint", "row-hover", "row-header"}
     ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = [*motions()]
     COLUMNS: ClassVar[tuple[Column, ...]] = ()
@@ -99,7 +98,8 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         self._layout: list[tuple[int, int]] = []
         self._lines: dict[int, _Painted] = {}
         self._strips: dict[_Painted, Strip] = {}
-        self._given = False
+        self.given = False
+        """Whether rows, or none, were ever handed in."""
         self.trouble = ""
         """Why there are no rows to show; empty if there are."""
         self.empty = self.EMPTY
@@ -114,6 +114,10 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
     def cells_of(self, row: R) -> Line:
         """Return one cell for each column."""
         raise NotImplementedError
+
+    def ages(self, row: R) -> bool:  # noqa: ARG002 - what a subclass decides by
+        """Say whether the row looks different as time passes."""
+        return True
 
     # -- what owners use -------------------------------------------------------------------
 
@@ -161,7 +165,7 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         `cursor_at` is where the chosen row is now; without it the row is looked for in `rows`.
         """
         before = self._cursor
-        self._given = True
+        self.given = True
         self._rows, self._offset = rows, offset
         self._total = len(rows) if total is None else total
         self._measure(rows)
@@ -175,6 +179,7 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         size = Size(0, self._total + self._top)
         if size != self.virtual_size:
             self.virtual_size = size
+            self.call_after_refresh(self.sync_scrollbar)
         if self.following:
             self._scroll_to_row(self._total)
         elif self._chosen is not None and self._cursor != before:
@@ -185,8 +190,11 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
             self._choose_here()
         self.repaint()
 
-    def repaint(self) -> None:
-        """Paint the lines on screen that no longer look as they should."""
+    def repaint(self, *, only_ageing: bool = False) -> None:
+        """Paint the lines on screen that no longer look as they should.
+
+        With `only_ageing` only time has passed: rows that do not age are not even looked at.
+        """
         if not self.is_attached or not self.size:
             return
         room = self.scrollable_content_region.width - 2 * _EDGE
@@ -196,6 +204,8 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
             self._lines.clear()
             self.refresh()
         for y in range(self.size.height):
+            if only_ageing and y in self._lines and not self._ages_at(y):
+                continue
             line = self._look(y)
             if self._lines.get(y) != line:
                 self._lines[y] = line
@@ -222,6 +232,10 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         at = index - self._offset
         return self._rows[at] if 0 <= at < len(self._rows) else None
 
+    def _ages_at(self, y: int) -> bool:
+        row = self._row(self.scroll_offset.y + y - self._top) if y >= self._top else None
+        return row is not None and self.ages(row)
+
     def _find(self, key: Hashable) -> int | None:
         for index, row in enumerate(self._rows):
             if self.key_of(row) == key:
@@ -239,7 +253,7 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         if not self._total or self.trouble:
             return self._hint(y)
         if y < self._top:
-            return _Painted(self._header(), "row-header")
+            return _Painted(self._header(), "")
         index = self.scroll_offset.y + y - self._top
         if index >= self._total:
             return _Painted((), "")
@@ -252,7 +266,7 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         return _Painted(((" ", Tone.TEXT), *cells), "row-hover" if index == self._hover else "")
 
     def _hint(self, y: int) -> _Painted:
-        text = self.trouble or (self.empty if self._given else "reading …")
+        text = self.trouble or (self.empty if self.given else "reading …")
         if y != max(0, (self.size.height - 1) // 2):
             return _Painted((), "")
         text = cut_end(text, self.size.width - 2)

@@ -1,0 +1,213 @@
+"""Promises of cancelled callers: all of a change or nothing, wherever the cancellation strikes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.clock import ManualClock
+from support.gate import Gate
+from support.stores import (
+    HOST,
+    Opened,
+    a_dag,
+    a_task,
+    check_store,
+    events_of,
+    everything,
+    kinds,
+    opened,
+    select,
+)
+
+from engine.errors import (
+    StorageError,
+)
+from engine.files import Layout
+from engine.model import Outcome, RunOutcome, WorkerStatus
+from engine.store import database
+from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from pathlib import Path
+
+
+DONE = Outcome(RunOutcome.DONE)
+FAILED = Outcome(RunOutcome.FAILED, error="no")
+PATIENCE = 20
+
+# What each of the store's changes needs first, and the change itself.
+
+
+async def _seeded(it: Opened) -> None:
+    await it.store.seed(a_dag(a_task("a", retries=1), a_task("b", "a"), a_task("c")))
+
+
+async def _claimed(it: Opened, preparing: frozenset[str] = frozenset()) -> Any:
+    await _seeded(it)
+    claim = await it.store.claim("codex", "codex-1", HOST, preparing)
+    assert claim is not None
+    return claim
+
+
+async def _nothing(_it: Opened) -> None:
+    return
+
+
+async def _prepared(it: Opened) -> Any:
+    return await _claimed(it, frozenset({"noop"}))
+
+
+async def _worker(it: Opened) -> None:
+    await it.store.register("codex", "codex-1", HOST, lambda _: True)
+
+
+async def _held(it: Opened) -> None:
+    await it.store.hold("codex")
+
+
+async def _in_backoff(it: Opened) -> None:
+    await it.store.finish(await _claimed(it), FAILED)
+    await it.clock.advance(60)  # type: ignore[attr-defined] # it is a ManualClock
+
+
+CHANGES: dict[
+    str,
+    tuple[Callable[[Opened], Awaitable[Any]], Callable[[Opened, Any], Coroutine[Any, Any, Any]]],
+] = {
+    "seed": (_nothing, lambda it, _: _seeded(it)),
+    "reseed": (_seeded, lambda it, _: it.store.seed(a_dag(a_task("b"), a_task("a", "b")))),
+    "claim": (_seeded, lambda it, _: it.store.claim("codex", "codex-1", HOST)),
+    "start": (_prepared, lambda it, claim: it.store.start(claim)),
+    "progress": (_claimed, lambda it, claim: it.store.progress(claim, "half")),
+    "lead": (_claimed, lambda it, claim: it.store.lead(claim.run_id, HOST)),
+    "finish": (_claimed, lambda it, claim: it.store.finish(claim, DONE)),
+    "fail": (_claimed, lambda it, claim: it.store.finish(claim, FAILED)),
+    "finish and claim": (
+        _claimed,
+        lambda it, claim: it.store.finish_and_claim(claim, DONE, HOST),
+    ),
+    "release": (_claimed, lambda it, claim: it.store.release(claim.task.id, claim.run_id, "me")),
+    "expire": (_claimed, lambda it, claim: it.store.expire(claim.task.id, claim.run_id)),
+    "renew": (_claimed, lambda it, claim: it.store.renew([claim.run_id])),
+    "end backoff": (_in_backoff, lambda it, _: it.store.end_backoff()),
+    "ask release": (_claimed, lambda it, claim: it.store.ask_release(claim.task.id)),
+    "register": (_nothing, lambda it, _: _worker(it)),
+    "beat": (_worker, lambda it, _: it.store.beat(["codex-1"])),
+    "worker stopped": (
+        _worker,
+        lambda it, _: it.store.set_status("codex-1", HOST, WorkerStatus.STOPPED),
+    ),
+    "hold": (_nothing, lambda it, _: it.store.hold("codex")),
+    "resume": (_held, lambda it, _: it.store.resume("codex")),
+}
+
+
+def test_every_writing_method_of_the_store_is_cancelled_below() -> None:
+    methods = {name for name in vars(Store) if not name.startswith("_")} - {"open", "close"}
+    covered = {
+        "set_status": "worker stopped",
+        "ask_release": "ask release",
+        "finish_and_claim": "finish and claim",
+        "end_backoff": "end backoff",
+    }
+    assert {covered.get(name, name) for name in methods} <= set(CHANGES)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_caller_that_is_cancelled_in_the_queue_leaves_no_trace(
+    it: Opened, change: str
+) -> None:
+    prepare, act = CHANGES[change]
+    held = await prepare(it)
+    gate = Gate(it.store)
+    with gate.closed(after_commit=False):
+        blocker = asyncio.create_task(it.store.hold("blocker"))
+        await gate.arrived()
+        before = everything(it.layout)
+        caller = asyncio.create_task(act(it, held))
+        await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+    await blocker
+    await it.store.resume("blocker")
+    blocking = {'INSERT INTO "events"', 'INSERT INTO "holds"'}
+    left = [line for line in everything(it.layout) if not any(line.startswith(b) for b in blocking)]
+    assert left == [line for line in before if not any(line.startswith(b) for b in blocking)]
+    assert kinds(events_of(it.layout))[-2:] == ["HELD", "RESUMED"]
+    check_store(it.layout)
+
+
+@pytest.mark.parametrize("after_commit", [False, True], ids=["before-commit", "after-commit"])
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_caller_that_is_cancelled_while_its_group_commits_leaves_the_whole_change(
+    tmp_path: Path, change: str, after_commit: bool
+) -> None:
+    prepare, act = CHANGES[change]
+    async with opened(tmp_path / "calm") as calm:
+        held = await prepare(calm)
+        await act(calm, held)
+        expected = _shape(calm)
+    async with opened(tmp_path / "cut") as cut:
+        held = await prepare(cut)
+        gate = Gate(cut.store)
+        with gate.closed(after_commit=after_commit):
+            caller = asyncio.create_task(act(cut, held))
+            await gate.arrived()
+            caller.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+        await cut.store.beat([])  # a commit behind it: the store works on
+        check_store(cut.layout)
+        assert _shape(cut) == expected
+
+
+def _shape(it: Opened) -> list[Any]:
+    """Return what a store holds but for what is random in it: run ids and the jitter."""
+    tasks = select(it.layout, "SELECT id, state, attempts, pending, asked FROM tasks ORDER BY id")
+    runs = select(it.layout, "SELECT task_id, outcome, pid FROM runs ORDER BY n")
+    workers = select(it.layout, "SELECT id, status FROM workers")
+    return [tasks, runs, workers, kinds(events_of(it.layout))]
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_caller_cancelled_after_any_number_of_steps_leaves_all_or_nothing(
+    it: Opened, steps: int
+) -> None:
+    claim = await _claimed(it)
+    for change, cut in (("finish and claim", steps), ("seed", steps)):
+        caller = asyncio.ensure_future(CHANGES[change][1](it, claim))
+        for _ in range(cut):
+            await asyncio.sleep(0)
+        caller.cancel()
+        with suppress(asyncio.CancelledError):
+            await caller
+    await it.store.beat([])
+    check_store(it.layout)
+    told = kinds(events_of(it.layout, "a"))
+    assert told.count("TASK_COMPLETED") == (it.state("a") == "DONE")
+
+
+async def test_an_open_that_is_cancelled_leaves_no_thread_and_no_lock(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    layout.create()
+    lock = database.WriteLock(layout.write_lock)
+    lock.acquire()
+    store = Store(layout, ManualClock(), lease=60)
+    opening = asyncio.create_task(store.open())
+    await asyncio.sleep(0.01)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    lock.release()
+    lock.close()
+    await asyncio.to_thread(store._writer._thread.join, PATIENCE)
+    assert not store._writer._thread.is_alive()
+    with pytest.raises(StorageError, match="closed"):
+        await store.hold("codex")
+    async with opened(tmp_path) as again:
+        await _seeded(again)

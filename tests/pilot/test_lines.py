@@ -1,0 +1,191 @@
+"""What the dashboard computes before it paints: columns, words, bars, tails. No app in here."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.cells import cell_len
+from support.screens import NOW, ago, busy, running, task
+
+from engine.model import Reason, State
+from engine.views import Progress
+from tui import look
+from tui.actions import ACTIONS
+from tui.describe import log_lines, task_lines
+from tui.headline import Mood, Pace, headline, meter, sparkline, time_left
+from tui.panes.tasks import TasksList
+from tui.screens.dialogs import help_lines
+from tui.snapshot import Section, Snapshot
+from tui.tail import Tail, read_tail
+from tui.widgets.bars import Bar
+from tui.widgets.cells import Tone, cut_end, fitted, line_width, wrapped
+from tui.widgets.columns import GAP, fit
+from tui.widgets.rows import Window
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("width", range(20, 220, 7))
+def test_columns_fill_the_width_exactly_or_lose_the_least_important(width: int) -> None:
+    columns = TasksList.COLUMNS
+    fitting = fit(columns, [60] * len(columns), width)
+    taken = sum(cells for _, cells in fitting) + GAP * (len(fitting) - 1)
+    kept = {index for index, _ in fitting}
+    lost = [column.drop for index, column in enumerate(columns) if index not in kept]
+    stays = [c.drop for index, c in enumerate(columns) if index in kept and c.drop]
+    assert taken == width or not stays
+    assert not lost or not stays or min(lost) > max(stays)
+    assert all(cells >= columns[index].least for index, cells in fitting)
+
+
+def test_a_wide_character_is_never_halved() -> None:
+    for width in range(1, 12):
+        for text in ("日本語のテキスト", "a日b本c", "plain text here"):
+            assert cell_len(cut_end(text, width)) <= width
+            assert cell_len(fitted(text, width)) == width
+            assert cell_len(fitted(text, width, right=True, middle=True)) == width
+
+
+@pytest.mark.parametrize("width", [2, 7, 20, 80])
+def test_wrapping_loses_nothing_and_never_exceeds_the_width(width: int) -> None:
+    text = "a sentence with anextraordinarilylongwordinit and 日本語のテキスト at its end"
+    lines = wrapped(text, width)
+    assert all(cell_len(line) <= width for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
+def test_a_window_moves_with_its_cursor() -> None:
+    window = Window(first=100, height=10, cursor="x", cursor_at=105)
+    assert window.moved(105) == (90, 30)
+    assert window.moved(3) == (0, 30)
+    assert window.moved(None) == (90, 30)
+
+
+def test_a_bar_of_progress_is_as_wide_as_asked_and_shows_what_is_rare() -> None:
+    counts = {State.DONE: 1, State.RUNNING: 1, State.FAILED: 1}
+    for width in (8, 20, 40):
+        cells = meter(Progress(total=100_000, by_state=counts), width)
+        assert line_width(cells) == width
+        assert {tone for text, tone in cells if text} == {
+            Tone.DONE,
+            Tone.RUNNING,
+            Tone.FAILED,
+            Tone.RULE,
+        }
+
+
+def test_a_sparkline_begins_with_the_first_minute_of_work() -> None:
+    assert sparkline((0, 0, 1, 0, 4)) == "▃▁▇"
+    assert sparkline((0, 0)) == ""
+
+
+def test_the_pace_is_what_was_seen_and_else_what_the_store_counted() -> None:
+    pace = Pace()
+    assert pace.per_minute(()) is None
+    assert pace.per_minute((0, 0, 7)) is None
+    assert pace.per_minute((0, 10, 20, 0)) == 15
+    for second in range(0, 130, 10):
+        pace.note(NOW + timedelta(seconds=second), second // 10)
+    assert pace.per_minute((0, 10, 20, 0)) == pytest.approx(6)
+    pace.note(NOW + timedelta(seconds=140), 0)
+    assert pace.per_minute((0, 10, 20, 0)) == 15
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({State.DONE: 5, State.READY: 5}, "~1:00 left"),
+        ({State.DONE: 10}, "all done"),
+        ({State.DONE: 8, State.FAILED: 1, State.BLOCKED: 1}, "over, 2 tasks not done"),
+        ({}, ""),
+    ],
+)
+def test_the_time_left_is_told_in_words(counts: dict[State, int], words: str) -> None:
+    progress = Progress(total=sum(counts.values()), by_state=counts)
+    assert time_left(progress, 5.0)[0] == words
+
+
+def test_at_60_columns_the_headline_keeps_what_is_wrong() -> None:
+    progress = Progress(
+        total=100,
+        by_state={State.FAILED: 3, State.BLOCKED: 2, State.RUNNING: 4, State.READY: 50},
+        ready=20,
+        waiting=30,
+        needs_human=1,
+        held=("gemini",),
+        recent=(1, 2, 3),
+    )
+    picture = Snapshot(progress=Section(progress, NOW))
+    bar = Bar()
+    bar._pieces = tuple(headline(picture, NOW, 60, Mood(stale_workers=1, rate=3.0)))
+    text = " ".join(cell for piece in bar._pieces if not piece.drop for cell, _ in piece.cells)
+    for words in ("✗ 3", "▲ 1", "△ 1", "● 4", "HELD gemini", "0/100"):
+        assert words in text
+
+
+def test_why_names_the_deps_in_the_way_as_far_as_they_are_known() -> None:
+    waits = task("x", deps=("a", "b", "c"), pending=2)
+    known = {"a": State.DONE, "b": State.RUNNING, "c": State.READY}
+    assert look.why(waits, NOW, known=known) == "waits for b, c"
+    assert look.why(waits, NOW) == "waits for 2 of 3 tasks"
+    broken = task("x", State.BLOCKED, deps=("a", "b"), reasons=(Reason.UPSTREAM,))
+    assert look.why(broken, NOW, known={"b": State.FAILED}) == "blocked by b"
+    assert look.why(task("x"), NOW, held=("codex",)) == "claims are held"
+    assert look.why(task("x", not_before=ago(-12)), NOW) == "again in 12s"
+    assert look.why(running("x", "codex-1", 5), NOW, notes={"x": "thinking"}) == "thinking"
+
+
+def test_the_tail_of_a_large_file_is_its_last_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    path.write_text("".join(f"line {number}\n" for number in range(100_000)))
+    tail = read_tail(path)
+    assert tail.cut
+    assert tail.lines[-1] == "line 99999"
+    assert len(tail.lines) == 500
+
+
+def test_the_tail_survives_whatever_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "stdout.log"
+    assert read_tail(path) == Tail()
+    path.write_bytes(
+        b"10%\r50%\r100%\r\n\xff\xfe\x1b]52;c;aGk=\x07\x1b[2Jok\n\x00" + b"x" * 1_000_000
+    )
+    tail = read_tail(path)
+    assert all(line.isprintable() for line in tail.lines)
+    assert tail.cut
+    path.write_bytes(b"10%\r50%\r100%\r\nok\x1b[2J\n")
+    assert read_tail(path).lines == ("100%", "ok")
+    assert "cannot read" in read_tail(tmp_path).error
+
+
+def test_no_line_of_a_text_is_wider_than_its_pane() -> None:
+    queries = busy()
+    long = task(
+        "i" * 200, name="n" * 300, error="e" * 500, deps=tuple("d" * n for n in range(1, 60))
+    )
+    tails = (("stdout", Tail(("x" * 500,), cut=True)), ("stderr", Tail(error="no")))
+    from engine.views import Neighbour, TaskDetail
+
+    detail = TaskDetail(
+        task=long,
+        payload={"kind": "shell", "cmd": "c" * 400, "env": {"A": "b" * 300}},
+        timeout=60,
+        result={"lastLines": ["z" * 300]},
+        deps=tuple(Neighbour("d" * 200, None) for _ in range(20)),
+        dependents=(Neighbour("q" * 10, State.READY),),
+        runs=(),
+        events=tuple(queries.all_events),
+        explanation=("w" * 300,),
+    )
+    for width in (30, 60, 120):
+        for lines in (task_lines(detail, NOW, width), log_lines(tails, width), help_lines(width)):
+            assert all(line_width(line) <= width for line in lines)
+
+
+def test_the_legend_and_the_help_cover_what_the_screen_uses() -> None:
+    text = "\n".join("".join(cell for cell, _ in line) for line in help_lines(120))
+    assert all(symbol in text for symbol, _ in look.LEGEND)
+    assert all(action.help.split()[0] in text for action in ACTIONS)
