@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from engine.store.writer import Committed
 
 SETTINGS = "agentmux.yaml"
+_SETTLED_PAUSE = 0.02
 
 
 class Engine:
@@ -181,6 +182,8 @@ class Engine:
         async for _ in self.changes():
             if await self._lookout.unfinished() == 0:
                 return
+            # Under load there are hundreds of commits a second; a few looks will do.
+            await asyncio.sleep(_SETTLED_PAUSE)
 
     async def inspect(self) -> list[Finding]:
         """Check the store against itself, its log and the processes: what `doctor` finds."""

@@ -143,6 +143,8 @@ class Host:
 
     def wake(self, ready: Mapping[str, int]) -> None:
         """Wake as many idle workers as tasks of their agent became claimable."""
+        if not ready:
+            return
         left = dict(ready)
         for worker in self.workers.values():
             if worker.idle and left.get(worker.agent, 0) > 0:
