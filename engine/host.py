@@ -174,7 +174,7 @@ class Host:
         except (StorageError, OSError):
             log.exception("%s could not say that it stopped", worker.id)
         finally:
-            self._presence.leave(worker.agent, worker.id)
+            self._presence.leave(worker.agent, worker.id, self.identity.pid)
             self.workers.pop(worker.id, None)
             self._lives.pop(worker.id, None)
 

@@ -79,16 +79,19 @@ class Presence:
             for name in (beat.worker_id, beat.agent):
                 write_private(self._layout.heartbeat_file(name), text + "\n")
 
-    def leave(self, agent: str, worker_id: str) -> None:
-        """Remove what must not outlive a worker; its last heartbeat stays."""
-        for file in (
-            self._layout.pid_file(agent, worker_id),
-            self._layout.stop_file(agent, worker_id),
-        ):
-            try:
+    def leave(self, agent: str, worker_id: str, pid: int) -> None:
+        """Remove what must not outlive a worker; its last heartbeat stays.
+
+        A pid file that names another process is that of a worker who took the name since.
+        """
+        pid_file = self._layout.pid_file(agent, worker_id)
+        try:
+            if pid_file.exists() and pid_file.read_text(encoding="utf-8") != str(pid):
+                return
+            for file in (pid_file, self._layout.stop_file(agent, worker_id)):
                 file.unlink(missing_ok=True)
-            except OSError as error:
-                log.warning("%s is left behind: %s", file, error)
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("%s is left behind: %s", pid_file, error)
 
     def marks(self) -> Marks:
         """Return the stop files that are there."""

@@ -130,4 +130,5 @@ class Reaper:
         host = await self._lookout.host_of(worker_id)
         if host is None or not await self._store.set_status(worker_id, host, WorkerStatus.LOST):
             return
-        await asyncio.to_thread(Presence(self._layout, self._clock).leave, agent, worker_id)
+        presence = Presence(self._layout, self._clock)
+        await asyncio.to_thread(presence.leave, agent, worker_id, host.pid)

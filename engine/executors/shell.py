@@ -7,6 +7,7 @@ whoever wants the run to end cancels it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -15,17 +16,21 @@ import shutil
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.files import write_private
 from engine.model import Outcome, RunOutcome
-from engine.processes import TAG_NAMES, Child, end_tree, environment, spawn
+from engine.processes import TAG_NAMES, Child, end_tree, environment, seems_alive, spawn
 from engine.text import clean_text
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from pathlib import Path
 
     from engine.executors.base import RunContext
+
+T = TypeVar("T")
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 4096
@@ -81,7 +86,7 @@ class ShellExecutor:
             return Outcome(RunOutcome.FAILED, error=f"cannot start: {where}{error.strerror}")
         code = await _finish(context, child)
         took = round((context.clock.monotonic() - begun) * 1000)
-        return await asyncio.to_thread(_report, folder, code, took)
+        return await _despite_cancellation(asyncio.to_thread(_report, folder, code, took))
 
 
 def _start(context: RunContext, order: _Order) -> Child:
@@ -104,23 +109,33 @@ def _start(context: RunContext, order: _Order) -> Child:
 
 async def _finish(context: RunContext, child: Child) -> int:
     """Wait for the leader, end its tree in any case, and return the exit code."""
+    claim, grace = context.claim, context.config.grace
+    end = partial(end_tree, claim.run_id, context.state_dir, (child.identity,), grace=grace)
     code: int | None = None
     try:
-        await context.started(child.identity)
-        await child.ended()
-    finally:
         try:
-            await end_tree(
-                context.claim.run_id,
-                context.state_dir,
-                (child.identity,),
-                grace=context.config.grace,
-            )
-        finally:
-            # Last, so that nobody else could get the leader's pid before its tree was gone.
-            code = child.reap()
+            await context.started(child.identity)
+            await child.ended()
+        except BaseException as error:
+            # A leader that has ended by now did so by itself: the stop came a moment too late.
+            if not isinstance(error, asyncio.CancelledError) or seems_alive(child.identity):
+                await end()
+                raise
+        await _despite_cancellation(end())
+    finally:
+        # Last, so that nobody else could get the leader's pid before its tree was gone.
+        code = child.reap()
     assert code is not None, "the leader has ended, for end_tree came back"
     return code
+
+
+async def _despite_cancellation(work: Awaitable[T]) -> T:
+    """Wait for `work` to the end: once the leader is through, a stop must not lose its result."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    return task.result()
 
 
 def _order(context: RunContext) -> _Order:

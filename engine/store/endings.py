@@ -95,8 +95,8 @@ def release(tx: Transaction, *, run_id: str, task_id: str, by: str) -> bool:
     check(Trigger.RELEASE, task_id, task.state)
     data = _end_run(tx, task, Outcome(RunOutcome.RELEASED))
     tx.db.execute(
-        f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, updated_at = ?"
-        " WHERE id = ?",
+        f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, lost = 0,"
+        " updated_at = ? WHERE id = ?",
         (tx.ts, task_id),
     )
     data |= {"attempts": task.attempts - 1, "by": by}

@@ -40,7 +40,8 @@ _ON_SCREEN = (
 )
 """Spelled as in the index on_screen: SQLite matches expressions by their text."""
 
-_ORDER = {"file": "position", "screen": f"{_ON_SCREEN}, position"}
+# Tasks that left the file keep their position: the id tells those apart that share one.
+_ORDER = {"file": "t.position, t.id", "screen": f"{_ON_SCREEN}, t.position, t.id"}
 _RECENT_MINUTES = 15
 
 
@@ -125,8 +126,8 @@ class Queries:
         condition, values = where_sql(where)
         joined = f"{condition} AND" if condition else "WHERE"
         rows = await self._rows(
-            f"SELECT (SELECT count(*) FROM tasks t {joined} ({_ON_SCREEN}, position)"
-            f" < (SELECT {_ON_SCREEN}, position FROM tasks WHERE id = ?))"
+            f"SELECT (SELECT count(*) FROM tasks t {joined} ({_ON_SCREEN}, position, id)"
+            f" < (SELECT {_ON_SCREEN}, position, id FROM tasks WHERE id = ?))"
             f" FROM tasks t {joined} id = ?",
             (*values, task_id, *values, task_id),
         )

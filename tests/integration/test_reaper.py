@@ -134,13 +134,11 @@ async def test_a_worker_whose_process_is_gone_is_lost_and_so_are_its_files(watch
     layout = watch.it.layout
     await watch.it.store.register("codex", "codex-1", HOST, seems_alive)
     await watch.it.store.register("codex", "codex-2", watch.host, seems_alive)
-    files = [
-        path
-        for name in ("codex-1", "codex-2")
-        for path in (layout.pid_file("codex", name), layout.stop_file("codex", name))
-    ]
-    for file in files:
-        file.touch()
+    files = []
+    for name, pid in (("codex-1", HOST.pid), ("codex-2", watch.host.pid)):
+        files += [layout.pid_file("codex", name), layout.stop_file("codex", name)]
+        files[-2].write_text(str(pid))
+        files[-1].touch()
     await watch.after(0)
     assert [file.exists() for file in files] == [False, False, True, True]
     rows = select(layout, "SELECT id, status FROM workers ORDER BY id")
@@ -150,3 +148,13 @@ async def test_a_worker_whose_process_is_gone_is_lost_and_so_are_its_files(watch
     told = len(events_of(layout))
     await watch.after(1)
     assert len(events_of(layout)) == told, "it is buried once"
+
+
+async def test_burying_a_worker_leaves_the_files_of_one_who_took_its_name(watch: Watch) -> None:
+    layout = watch.it.layout
+    await watch.it.store.register("codex", "codex-1", HOST, seems_alive)
+    pid_file = layout.pid_file("codex", "codex-1")
+    pid_file.write_text(str(watch.host.pid))
+    await watch.after(0)
+    assert events_of(layout)[-1].type == "WORKER_LOST"
+    assert pid_file.exists()

@@ -162,7 +162,9 @@ class Model:
         self.settle()
 
     def released(self, run_id: str) -> None:
-        self._end(run_id, "released", "READY").attempts -= 1
+        task = self._end(run_id, "released", "READY")
+        task.attempts -= 1
+        task.lost = 0
         self.settle()
 
     def expired(self, run_id: str) -> None:

@@ -21,7 +21,7 @@ from engine.executors import builtin_executors
 from engine.executors.base import RunContext
 from engine.files import Layout
 from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, TaskDef
-from engine.processes import identify, is_alive, tree_of
+from engine.processes import gone, identify, is_alive, tree_of
 from engine.proctable import look_at
 
 if TYPE_CHECKING:
@@ -401,6 +401,24 @@ async def test_shell_ends_the_whole_tree_before_a_cancellation_passes(stage: Sta
 
     assert stage.tree() == set()
     assert look_at(stage.started[0].pid) is None
+
+
+async def test_a_stop_that_comes_once_the_leader_is_through_does_not_lose_its_result(
+    stage: Stage,
+) -> None:
+    stage.grace = 0.3
+    script = "(trap '' TERM; echo up > up; while :; do sleep 1; done) & sleep 0.1; echo result"
+    run = asyncio.create_task(stage.shell(argv=["sh", "-c", script]))
+    async with asyncio.timeout(PATIENCE):
+        while not stage.started:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.005)
+        await gone(stage.started[0])
+    assert not run.done(), "what the leader left is being ended"
+    run.cancel()
+    outcome = await run
+    assert outcome.kind is RunOutcome.DONE
+    assert result_of(outcome)["stdout"] == "result"
+    assert stage.tree() == set()
 
 
 async def test_shell_leaks_nothing_at_whatever_step_it_is_cancelled(stage: Stage) -> None:
