@@ -23,7 +23,6 @@ from engine.executors import builtin_executors
 from engine.feed import Feed
 from engine.files import Layout
 from engine.host import Host
-from engine.inspection import Finding, inspect
 from engine.journal import Journal
 from engine.presence import Presence
 from engine.processes import seems_alive
@@ -184,10 +183,6 @@ class Engine:
                 return
             # Under load there are hundreds of commits a second; a few looks will do.
             await asyncio.sleep(_SETTLED_PAUSE)
-
-    async def inspect(self) -> list[Finding]:
-        """Check the store against itself, its log and the processes: what `doctor` finds."""
-        return await inspect(self.layout, self.queries)
 
     async def execute(
         self,

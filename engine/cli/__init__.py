@@ -1,7 +1,8 @@
 """The command line: asks the engine, prints what it says. Decides nothing and stores nothing.
 
     parser     the grammar: every command, its options and the function behind it
-    reading    ps, tasks ls / show, explain, history, events, status, doctor
+    reading    ps, tasks ls / show, explain, history, events, status
+    checking   doctor
     steering   tasks seed / release, unlock, hold, resume, worker --stop
     working    run, worker
     tables     rows and details as text; `report` is status.md; `render` draws and prints

@@ -19,6 +19,7 @@ from engine.text import clean_text
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CHECKING = "engine.cli.checking"
 READING = "engine.cli.reading"
 STEERING = "engine.cli.steering"
 WORKING = "engine.cli.working"
@@ -161,7 +162,7 @@ def _add_reading(commands: _Commands) -> None:
     )
     events.add_argument("--follow", action="store_true", help="go on with what happens from now on")
     commands.add("status", f"{READING}:status", "write and print status.md", reads=True)
-    commands.add("doctor", f"{READING}:doctor", "look for inconsistencies", reads=True)
+    commands.add("doctor", f"{CHECKING}:doctor", "look for inconsistencies", reads=True)
 
 
 def _add_steering(commands: _Commands) -> None:

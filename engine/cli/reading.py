@@ -1,4 +1,4 @@
-"""The commands that only look: ps, tasks ls / show, explain, history, events, status, doctor."""
+"""The commands that only look: ps, tasks ls / show, explain, history, events, status."""
 
 from __future__ import annotations
 
@@ -142,21 +142,6 @@ async def status(args: argparse.Namespace) -> int:
     else:
         say_raw(text.rstrip("\n"))
     return 0
-
-
-async def doctor(args: argparse.Namespace) -> int:
-    """`doctor`: exit 1 for an inconsistency, never for a note."""
-    async with existing_engine(args.state_dir, read_only=True) as engine:
-        findings = await engine.inspect()
-    if args.json:
-        say_json_list(to_json(finding) for finding in findings)
-    else:
-        for finding in findings:
-            say(f"{finding.level}: {finding.check}: {finding.message}")
-    errors = sum(finding.level == "error" for finding in findings)
-    if not args.json and not errors:
-        say("no inconsistency found")
-    return 1 if errors else 0
 
 
 def selection(args: argparse.Namespace, words: str = "") -> TaskFilter:
