@@ -83,9 +83,13 @@ def layout(finished: Path, tmp_path: Path) -> Layout:
     return Layout(tmp_path / "state")
 
 
+async def look(engine: Engine) -> list[Finding]:
+    return await inspect(engine.layout, engine.queries)
+
+
 async def doctor(layout: Layout) -> list[Finding]:
     async with Engine(layout.state, read_only=True) as watching, asyncio.timeout(PATIENCE):
-        return await inspect(watching.layout, watching.queries)
+        return await look(watching)
 
 
 async def errors(layout: Layout) -> list[str]:
@@ -145,7 +149,7 @@ async def test_looking_changes_nothing(layout: Layout) -> None:
         with closing(sqlite3.connect(layout.database)) as other:
             version = other.execute("PRAGMA data_version").fetchone()
             before = contents()
-            assert len(await inspect(watching.layout, watching.queries)) > 2
+            assert len(await look(watching)) > 2
             assert contents() == before
             assert other.execute("PRAGMA data_version").fetchone() == version
 
@@ -394,9 +398,7 @@ async def test_half_a_last_line_is_no_error_and_is_mended_at_the_next_start(layo
     assert note.level is Level.NOTE
     assert "half a line" in note.message
     async with Engine(layout.state) as restarted:
-        assert [
-            one for one in await inspect(restarted.layout, restarted.queries) if one.check == "log"
-        ] == []
+        assert [one for one in await look(restarted) if one.check == "log"] == []
     assert layout.log.read_bytes() == whole
 
 
@@ -432,9 +434,9 @@ async def test_a_stale_pid_file_is_found(layout: Layout, text: str, message: str
 async def test_a_pid_file_with_the_pid_of_another_process_is_found(layout: Layout) -> None:
     async with Engine(layout.state) as fleet:
         await fleet.start_worker("gemini", "g-1")
-        assert [one for one in await inspect(fleet.layout, fleet.queries) if is_error(one)] == []
+        assert [one for one in await look(fleet) if is_error(one)] == []
         layout.pid_file("gemini", "g-1").write_text("1")
-        (finding,) = [one for one in await inspect(fleet.layout, fleet.queries) if is_error(one)]
+        (finding,) = [one for one in await look(fleet) if is_error(one)]
         assert f"names pid 1, its worker's is {os.getpid()}" in finding.message
 
 
@@ -555,14 +557,12 @@ async def test_a_fleet_at_work_is_no_finding(tmp_path: Path) -> None:
     looks = 0
     async with Engine(tmp_path / "state", project=tmp_path) as fleet, asyncio.timeout(PATIENCE):
         await fleet.execute(Seed(tmp_path / "dag.yaml"))
-        assert [one for one in await inspect(fleet.layout, fleet.queries) if is_error(one)] == []
+        assert [one for one in await look(fleet) if is_error(one)] == []
         for agent in "aaabbb":
             await fleet.start_worker(agent, until_idle=True)
         work = asyncio.create_task(fleet.wait_workers())
         while not work.done():
-            assert [
-                one for one in await inspect(fleet.layout, fleet.queries) if is_error(one)
-            ] == []
+            assert [one for one in await look(fleet) if is_error(one)] == []
             looks += 1
         await work
     assert looks
