@@ -11,6 +11,7 @@ Screens and commands ask through `queries`, `changes()` and `execute(command)`; 
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from engine.clock import Clock, SystemClock
 from engine.config import Config, load_config
 from engine.control import Control
-from engine.errors import StorageError
+from engine.errors import AgentmuxError, StorageError, ValidationError
 from engine.executors import builtin_executors
 from engine.feed import Feed
 from engine.files import Layout
@@ -39,8 +40,11 @@ if TYPE_CHECKING:
     from engine.commands import Command, Receipt
     from engine.store.writer import Committed
 
+log = logging.getLogger(__name__)
+
 SETTINGS = "agentmux.yaml"
 _SETTLED_PAUSE = 0.02
+_STAFFING_PAUSE = 0.5
 
 
 class Engine:
@@ -63,14 +67,18 @@ class Engine:
         self.project = (project or Path.cwd()).absolute()
         self.clock: Clock = clock or SystemClock()
         self.read_only = read_only
-        self.config: Config = load_config(self._settings())
+        self.config = self._load_config()
         self._reader = Reader(self.layout.database)
         self.queries = Queries(self._reader, self.clock, seems_alive)
         self._lookout = Lookout(self._reader, self.clock)
         self.feed = Feed(self._reader, self.layout.database)
         self._journal = Journal(self.layout)
         self._store = Store(
-            self.layout, self.clock, lease=self.config.lease, on_commit=self._committed
+            self.layout,
+            self.clock,
+            lease=self.config.lease,
+            on_commit=self._committed,
+            is_alive=seems_alive,
         )
         self._host = Host(
             store=self._store,
@@ -84,7 +92,6 @@ class Engine:
         )
         self._reaper = Reaper(
             store=self._store,
-            queries=self.queries,
             lookout=self._lookout,
             layout=self.layout,
             config=self.config,
@@ -102,11 +109,20 @@ class Engine:
             config=self.config,
         )
         self._reaping = False
+        self._staffing: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
 
-    def _settings(self) -> Path:
+    def _load_config(self) -> Config:
         here = self.project / SETTINGS
-        return here if here.exists() else self.layout.state.parent / SETTINGS
+        path = here if here.exists() else self.layout.state.parent / SETTINGS
+        try:
+            return load_config(path)
+        except ValidationError as error:
+            if not self.read_only:
+                raise
+            # Who only looks must see the fleet all the more when its settings are broken.
+            log.warning("the defaults are used: %s", error)
+            return Config()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -122,6 +138,7 @@ class Engine:
             stack.push_async_callback(self.feed.close)
             stack.push_async_callback(self._reaper.close)
             stack.push_async_callback(self._host.close)
+            stack.push_async_callback(self._end_staffing)
             self._stack = stack.pop_all()
         return self
 
@@ -159,10 +176,37 @@ class Engine:
         return (await self._host.start(agent, worker_id, until_idle=until_idle)).id
 
     async def start_workers(self, per_agent: int = 1) -> None:
-        """Start `per_agent` workers in this process for each agent of the store's tasks."""
+        """Start `per_agent` workers in this process for each agent of the store's tasks.
+
+        Agents that come later, with a reseed, get theirs too, until the workers are stopped.
+        """
+        served: set[str] = set()
+        await self._staff(served, per_agent)
+        if self._staffing is None:
+            self._staffing = asyncio.create_task(
+                self._keep_staffed(served, per_agent), name="staffing"
+            )
+
+    async def _staff(self, served: set[str], per_agent: int) -> None:
         for agent in await self._lookout.agents():
-            for _ in range(per_agent):
-                await self.start_worker(agent)
+            if agent not in served:
+                served.add(agent)
+                for _ in range(per_agent):
+                    await self.start_worker(agent)
+
+    async def _keep_staffed(self, served: set[str], per_agent: int) -> None:
+        async for _ in self.changes():
+            try:
+                await self._staff(served, per_agent)
+            except AgentmuxError as error:
+                log.warning("no worker for a new agent: %s", error)
+            await asyncio.sleep(_STAFFING_PAUSE)
+
+    async def _end_staffing(self) -> None:
+        if self._staffing is not None:
+            staffing, self._staffing = self._staffing, None
+            staffing.cancel()
+            await asyncio.gather(staffing, return_exceptions=True)
 
     async def wait_workers(self) -> None:
         """Wait until all workers of this process have ended."""
@@ -170,6 +214,7 @@ class Engine:
 
     async def stop_workers(self, *, drain: bool = False) -> None:
         """Stop the workers of this process and wait: tasks released, or finished with `drain`."""
+        await self._end_staffing()
         await self._host.stop(drain=drain)
 
     def active_runs(self) -> int:

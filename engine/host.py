@@ -18,6 +18,7 @@ from engine.files import Layout, check_name
 from engine.model import Claim, WorkerStatus
 from engine.presence import DRAIN, Beat, Presence
 from engine.processes import identify, seems_alive
+from engine.store.held import EXPIRE, RELEASE
 from engine.worker import Why, Worker
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Host:
         self._executors = executors
         self._layout = layout
         self._presence = Presence(layout, clock)
+        # Leases so short that they need more are for tests and demonstrations.
+        self._tick = min(_TICK, config.renew / 2, config.heartbeat)
         self._project = project
         self._config = config
         self._clock = clock
@@ -181,7 +184,7 @@ class Host:
     async def _tick_forever(self) -> None:
         next_beat = self._clock.monotonic() + self._config.heartbeat
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(self._tick)
             now = self._clock.monotonic()
             beat_due = now >= next_beat
             try:
@@ -205,9 +208,9 @@ class Host:
             if worker.claim is None or worker.claim.run_id != run_id:
                 continue
             run = active.get(run_id)
-            if run is None:
+            if run is None or run.asked == EXPIRE:
                 worker.interrupt(Why.LOST)
-            elif run.asked == "release":
+            elif run.asked == RELEASE:
                 worker.interrupt(Why.ASKED)
 
     async def _obey_stop_files(self) -> None:

@@ -44,7 +44,9 @@ _SHELL: Mapping[str, Check] = {
     "env": mapping,
 }
 _ARGUMENT = argument(longest=100_000)
-_OURS = frozenset({"AGENTMUX_TASK_ID", "AGENTMUX_RUN_ID", "AGENTMUX_ATTEMPT"})
+_OURS = frozenset(
+    f"AGENTMUX_{name}" for name in ("TASK_ID", "RUN_ID", "WORKER_ID", "ATTEMPT", "STATE_DIR")
+)
 """A run is found again by these; a DAG that set them could hide its processes."""
 
 

@@ -12,16 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, StorageError
-from engine.model import LIVE_WORKERS, ProcessId, WorkerStatus
+from engine.model import ProcessId, WorkerStatus
 from engine.presence import Presence
-from engine.processes import end_tree, is_alive
+from engine.processes import end_tree, is_alive, seems_alive
 
 if TYPE_CHECKING:
     from engine.clock import Clock
     from engine.config import Config
     from engine.files import Layout
     from engine.store.lookout import Lookout
-    from engine.store.queries import Queries
     from engine.store.rows import ActiveRun
     from engine.store.store import Store
 
@@ -39,7 +38,6 @@ class Reaper:
         self,
         *,
         store: Store,
-        queries: Queries,
         lookout: Lookout,
         layout: Layout,
         config: Config,
@@ -47,7 +45,6 @@ class Reaper:
         me: ProcessId,
     ) -> None:
         self._store = store
-        self._queries = queries
         self._lookout = lookout
         self._layout = layout
         self._config = config
@@ -97,9 +94,9 @@ class Reaper:
                 log.warning("reaper: %s", trouble)
             elif trouble is not None:
                 raise trouble
-        for worker in await self._queries.workers():
-            if worker.status in LIVE_WORKERS and not worker.alive and worker.task_id is None:
-                await self._bury(worker.id, worker.agent)
+        for worker_id, agent, host in await self._lookout.idle_live():
+            if not seems_alive(host):
+                await self._bury(worker_id, agent, host)
         # Taken at the end: ending trees takes its time, and that is no gap.
         self._last = self._clock.now()
 
@@ -116,6 +113,11 @@ class Reaper:
         return run.host == self._me
 
     async def _take_away(self, run: ActiveRun) -> None:
+        # Marked first: what its host reports of a run that we end is no failure of the task, and
+        # a host that wakes up in this moment must not renew. If the store cannot be written to,
+        # nothing is ended either: its host may be as healthy as we are, and as helpless.
+        if not await self._store.condemn(run.task_id, run.run_id):
+            return
         await self.end(run)
         if await self._store.expire(run.task_id, run.run_id):
             log.info("%s lost its run %s", run.task_id, run.run_id)
@@ -125,10 +127,11 @@ class Reaper:
         roots = [run.leader] if run.leader is not None else []
         await end_tree(run.run_id, self._layout.state, roots, grace=self._config.grace)
 
-    async def _bury(self, worker_id: str, agent: str) -> None:
-        """A worker whose process is gone is lost, and so are the files that it left."""
-        host = await self._lookout.host_of(worker_id)
-        if host is None or not await self._store.set_status(worker_id, host, WorkerStatus.LOST):
-            return
-        presence = Presence(self._layout, self._clock)
-        await asyncio.to_thread(presence.leave, agent, worker_id, host.pid)
+    async def _bury(self, worker_id: str, agent: str, host: ProcessId) -> None:
+        """A worker whose process is gone is lost, and so are the files that it left.
+
+        `host` fences: whoever has taken the id since is another worker.
+        """
+        if await self._store.set_status(worker_id, host, WorkerStatus.LOST):
+            presence = Presence(self._layout, self._clock)
+            await asyncio.to_thread(presence.leave, agent, worker_id, host.pid)

@@ -182,7 +182,7 @@ class Worker:
 
     async def _execute(self, executor: Executor, claim: Claim) -> Outcome:
         async def started(process: ProcessId) -> None:
-            await self._insist(lambda: self._store.lead(claim.run_id, process))
+            await self._insist(lambda: self._store.lead(claim, process))
 
         async def progress(note: str) -> None:
             try:

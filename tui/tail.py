@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from engine.text import clean_text
 
@@ -27,10 +29,20 @@ class Tail:
     error: str = ""
 
 
+def _regular(path: Path) -> BinaryIO:
+    """Open a file that is one: a run may have put a pipe, or a link out of its folder, there."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    file = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
+
+
 def read_tail(path: Path) -> Tail:
     """Return the last lines of `path`, at most 64 KiB of it. Never raises for a file's sake."""
     try:
-        with path.open("rb") as file:
+        with _regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             start = max(0, size - _BYTES)
             file.seek(start)

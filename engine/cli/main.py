@@ -32,6 +32,7 @@ READER_GONE = 141
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code. `argv` is without the program's name."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a symbol shows its escape; it is no reason to fail.
@@ -56,6 +57,14 @@ def main(argv: list[str] | None = None) -> int:
         complain(Code.IO_ERROR, _sentence(error))
         return 1
     return code
+
+
+def _open_closed_streams() -> None:
+    """Whoever closed stdout or stderr (`>&-`) wants no output; that is no reason to fail."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - lives as long as we do
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
 
 
 def _handler(name: str) -> Handler:

@@ -34,8 +34,16 @@ T = TypeVar("T")
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 4096
-_LOADER = ("LD_", "DYLD_", "GCONV_")
-"""Variables that load foreign code into a program: they would lift the allow-list."""
+_LOADER = ("LD_", "DYLD_", "GCONV_", "GIT_CONFIG")
+_BARRED = frozenset(
+    {
+        "PATH", "ENV", "BASH_ENV", "SHELLOPTS", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP",
+        "PERL5LIB", "PERL5OPT", "RUBYLIB", "RUBYOPT", "NODE_OPTIONS", "NODE_PATH", "PAGER",
+        "JAVA_TOOL_OPTIONS", "GIT_EXEC_PATH", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF",
+        "GIT_PAGER", "EDITOR",
+    }
+)  # fmt: skip
+"""Variables by which an allowed program runs what is not allowed: the DAG may not set them."""
 _HOPELESS = frozenset({errno.EACCES, errno.ENOENT, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG})
 """Faults of the program itself or its arguments: the next attempt would meet them again."""
 
@@ -215,7 +223,7 @@ def _variables(env: object) -> dict[str, str]:
     for name, value in env.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise _Refused(f"payload.env: {name!r} cannot be the name of a variable")
-        if name in TAG_NAMES or name.startswith(_LOADER):
+        if name in TAG_NAMES or name in _BARRED or name.startswith(_LOADER):
             raise _Refused(f"payload.env: {name} may not be set by a task")
         variables[name] = _word(value, f"payload.env.{name}")
     return variables

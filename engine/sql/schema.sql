@@ -17,7 +17,7 @@ CREATE TABLE tasks (
   claimed_by  TEXT,
   lease_until TEXT,
   timeout_at  TEXT,
-  asked       TEXT,                           -- what an operator asks of the holder: release
+  asked       TEXT,                           -- release: the holder shall let go; expire: its run is being ended
   error       TEXT,
   created_at  TEXT NOT NULL,
   updated_at  TEXT NOT NULL,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from engine.clock import to_iso
 from engine.errors import TaskNotFound
-from engine.machine import Trigger, check
+from engine.machine import LONGEST_BACKOFF, Trigger, check
 from engine.model import ALL_AGENTS, Claim, EventType, ProcessId, State, TaskDef
-from engine.store.held import read_held, tell
+from engine.store.held import EXPIRE, RELEASE, read_held, tell
 from engine.store.transaction import ClaimRule, Transaction, dump
 
 if TYPE_CHECKING:
@@ -131,10 +131,11 @@ def _take_turn(tx: Transaction, agent: str, stagger: float) -> bool:
     return bool(
         tx.db.execute(
             "UPDATE agents SET last_start = ? WHERE name = ?"
-            " AND (last_start IS NULL OR last_start <= ?) AND EXISTS (SELECT 1 FROM tasks"
-            "  INDEXED BY claimable WHERE agent = ? AND state = 'READY' AND pending = 0"
-            "  AND not_before IS NULL)",
-            (tx.ts, agent, to_iso(tx.now - timedelta(seconds=stagger)), agent),
+            # In the future: the clock was set back since.
+            " AND (last_start IS NULL OR last_start <= ? OR last_start > ?) AND EXISTS"
+            " (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = ? AND state = 'READY'"
+            "  AND pending = 0 AND not_before IS NULL)",
+            (tx.ts, agent, to_iso(tx.now - timedelta(seconds=stagger)), tx.ts, agent),
         ).rowcount
     )
 
@@ -165,12 +166,30 @@ def progress(tx: Transaction, *, run_id: str, task_id: str, note: str) -> bool:
     return True
 
 
-def lead(tx: Transaction, *, run_id: str, process: ProcessId) -> None:
-    """Record the process that leads a run's tree, so that others can end it."""
+def lead(tx: Transaction, *, run_id: str, task_id: str, process: ProcessId) -> bool:
+    """Record the process that leads a run's tree, so that others can end it.
+
+    False: the run no longer holds the task, and whoever started the process must end it.
+    """
+    task = read_held(tx, task_id)
+    if task is None or task.run_id != run_id or task.asked == EXPIRE:
+        return False
     tx.db.execute(
         "UPDATE runs SET pid = ?, pid_started = ? WHERE id = ?",
         (process.pid, process.started, run_id),
     )
+    return True
+
+
+def condemn(tx: Transaction, *, run_id: str, task_id: str) -> bool:
+    """Mark a run whose tree others are about to end. False: it no longer holds the task.
+
+    From here on it is not renewed, and a failure that it reports counts as an expiry.
+    """
+    marked = tx.db.execute(
+        "UPDATE tasks SET asked = ? WHERE id = ? AND run_id = ?", (EXPIRE, task_id, run_id)
+    )
+    return bool(marked.rowcount)
 
 
 def renew(tx: Transaction, *, run_ids: Iterable[str], lease: float) -> datetime:
@@ -178,8 +197,8 @@ def renew(tx: Transaction, *, run_ids: Iterable[str], lease: float) -> datetime:
     until = tx.now + timedelta(seconds=lease)
     tx.db.execute(
         "UPDATE tasks SET lease_until = ? WHERE state IN ('CLAIMED', 'RUNNING')"
-        " AND run_id IN (SELECT value FROM json_each(?))",
-        (to_iso(until), dump(list(run_ids))),
+        " AND run_id IN (SELECT value FROM json_each(?)) AND asked IS NOT ?",
+        (to_iso(until), dump(list(run_ids)), EXPIRE),
     )
     return until
 
@@ -187,8 +206,10 @@ def renew(tx: Transaction, *, run_ids: Iterable[str], lease: float) -> datetime:
 def end_backoff(tx: Transaction) -> None:
     """Make the tasks claimable whose backoff is over."""
     rows = tx.db.execute(
-        "UPDATE tasks SET not_before = NULL WHERE not_before <= ? RETURNING agent, state, pending",
-        (tx.ts,),
+        # One that is further off than any backoff was written before the clock was set back.
+        "UPDATE tasks SET not_before = NULL WHERE not_before <= ? OR not_before > ?"
+        " RETURNING agent, state, pending",
+        (tx.ts, tx.later(LONGEST_BACKOFF)),
     ).fetchall()
     for agent, state, pending in rows:
         if state == State.READY and not pending:
@@ -206,7 +227,7 @@ def ask_release(tx: Transaction, *, task_id: str) -> str:
     if task is None:
         raise TaskNotFound(task_id)
     check(Trigger.RELEASE, task_id, task.state)
-    tx.db.execute("UPDATE tasks SET asked = 'release' WHERE id = ?", (task_id,))
+    tx.db.execute("UPDATE tasks SET asked = ? WHERE id = ? AND asked IS NULL", (RELEASE, task_id))
     return str(task.run_id)
 
 

@@ -77,6 +77,29 @@ class WriteLock:
         os.close(self._fd)
 
 
+class Home:
+    """The place of an open database: checks that the file is still the one that was opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mark = self._look()
+
+    def check(self) -> None:
+        """Raise StorageError if the file was removed or replaced while it was open."""
+        if self._look() != self._mark:
+            raise StorageError(
+                f"{self._path} was removed or replaced while it was in use; end all agentmux "
+                "processes of this folder, then start again"
+            )
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 def open_writer(path: Path, lock: WriteLock) -> sqlite3.Connection:
     """Open the database for writing, with its schema made if it is new.
 

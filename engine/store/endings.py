@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.clock import from_iso, to_iso
 from engine.machine import LOST_LIMIT, Trigger, backoff, check, settle
 from engine.model import EventType, Outcome, RunOutcome, State
-from engine.store.held import read_held, tell
+from engine.store.held import EXPIRE, read_held, tell
 from engine.store.transaction import dump
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def finish(tx: Transaction, *, run_id: str, task_id: str, outcome: Outcome, jitt
     if task is None or task.run_id != run_id:
         _late(tx, run_id, task_id, outcome)
         return False
+    if task.asked == EXPIRE and outcome.kind is not RunOutcome.DONE:
+        # It failed because it was ended from outside: that is no attempt of the task's own.
+        return expire(tx, run_id=run_id, task_id=task_id)
     if outcome.kind is RunOutcome.DONE:
         check(Trigger.COMPLETE, task_id, task.state)
         data = _end_run(tx, task, outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from engine.clock import from_iso
 from engine.model import Reason, State
 from engine.text import age, plural
 
@@ -90,7 +91,7 @@ async def _ready(
         everything = any(agent == "*" for (agent,) in held)
         which = "all claims are" if everything else f"claims of {task.agent} are"
         said.append(f"It cannot be claimed: {which} held; `agentmux resume` lifts it.")
-    said.extend(await _crowded(task, rows))
+    said.extend(await _crowded(task, rows, now))
     if not workers:
         said.append(
             f"No worker of {task.agent} is alive; start one with"
@@ -99,19 +100,26 @@ async def _ready(
     elif not said:
         busy = sum(worker.task_id is not None for worker in workers)
         said.append(
-            f"It can be claimed now; {busy} of {plural(len(workers), 'worker')} of"
-            f" {task.agent} {'is' if busy == 1 else 'are'} busy."
+            f"It can be claimed now; busy workers of {task.agent}: {busy} of {len(workers)}."
         )
     return tuple(said)
 
 
-async def _crowded(task: TaskRow, rows: Rows) -> list[str]:
+async def _crowded(task: TaskRow, rows: Rows, now: datetime) -> list[str]:
     found = await rows(
         "SELECT run_limit, (SELECT count(*) FROM tasks WHERE agent = ?1"
-        " AND state IN ('CLAIMED', 'RUNNING')) FROM agents WHERE name = ?1",
+        " AND state IN ('CLAIMED', 'RUNNING')), stagger, last_start FROM agents WHERE name = ?1",
         (task.agent,),
     )
-    if found and found[0][0] is not None and found[0][1] >= found[0][0]:
-        limit = found[0][0]
-        return [f"The limit of {plural(limit, 'run')} at once for {task.agent} is reached."]
-    return []
+    said = []
+    for limit, active, stagger, last_start in found:
+        if limit is not None and active >= limit:
+            runs = plural(limit, "run")
+            said.append(f"The limit of {runs} at once for {task.agent} is reached.")
+        if stagger and last_start:
+            left = stagger - (now - from_iso(last_start)).total_seconds()
+            if 0 < left <= stagger:
+                said.append(
+                    f"Runs of {task.agent} start {age(stagger)} apart; the next may in {age(left)}."
+                )
+    return said

@@ -11,9 +11,14 @@ from engine.store.transaction import Standing, Transaction, read_reasons
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+RELEASE = "release"
+"""`asked` of a task whose holder shall let go of it."""
+EXPIRE = "expire"
+"""`asked` of a task whose run is being ended by somebody else's reaper."""
+
 _HELD = (
     "SELECT id, agent, state, reasons, broken, removed, run_id, claimed_by, attempts, retries,"
-    " lost, (SELECT coalesce(started_at, claimed_at) FROM runs WHERE id = run_id)"
+    " lost, asked, (SELECT coalesce(started_at, claimed_at) FROM runs WHERE id = run_id)"
     " FROM tasks WHERE id = ?"
 )
 
@@ -27,6 +32,7 @@ class Held(Standing):
     attempts: int
     retries: int
     lost: int
+    asked: str | None
     since: str | None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from engine.clock import from_iso, to_iso
+from engine.machine import LONGEST_BACKOFF
 from engine.model import ProcessId
 from engine.store.rows import ActiveRun
 
@@ -27,7 +29,8 @@ class Lookout:
         rows = await self._rows(
             "SELECT CASE WHEN EXISTS(SELECT 1 FROM holds WHERE agent IN ('*', ?1)) OR EXISTS("
             "SELECT 1 FROM agents WHERE name = ?1 AND stagger > 0 AND"
-            " strftime('%Y-%m-%dT%H:%M:%fZ', last_start, '+' || stagger || ' seconds') > ?3)"
+            " strftime('%Y-%m-%dT%H:%M:%fZ', last_start, '+' || stagger || ' seconds') > ?3"
+            " AND last_start <= ?3)"
             " THEN 0 ELSE"
             " min((SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = ?1"
             "  AND state = 'READY' AND pending = 0 AND not_before IS NULL LIMIT ?2)),"
@@ -44,12 +47,16 @@ class Lookout:
             " WHERE not_before IS NOT NULL UNION ALL"
             " SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_start, '+' || stagger || ' seconds')"
             " AS over"
-            " FROM agents a WHERE stagger > 0 AND over > ? AND EXISTS (SELECT 1"
-            "  FROM tasks INDEXED BY claimable WHERE agent = a.name AND state = 'READY'"
+            " FROM agents a WHERE stagger > 0 AND over > ?1 AND last_start <= ?1 AND EXISTS"
+            "  (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = a.name AND state = 'READY'"
             "  AND pending = 0 AND not_before IS NULL))",
             (to_iso(self._clock.now()),),
         )
-        return from_iso(rows[0][0]) if rows[0][0] else None
+        if not rows[0][0]:
+            return None
+        # Further off than any backoff, and the clock was set back since: it is due now.
+        due, now = from_iso(rows[0][0]), self._clock.now()
+        return due if due <= now + timedelta(seconds=LONGEST_BACKOFF) else now
 
     async def unfinished(self, agent: str | None = None) -> int:
         """Count the tasks that are claimable, active, in backoff, or wait for such: READY and
@@ -83,7 +90,11 @@ class Lookout:
         )
         return [ActiveRun.read(row) for row in rows]
 
-    async def host_of(self, worker_id: str) -> ProcessId | None:
-        """Return the process that a worker lives in, as it said when it started."""
-        rows = await self._rows("SELECT pid, pid_started FROM workers WHERE id = ?", (worker_id,))
-        return ProcessId(*rows[0]) if rows else None
+    async def idle_live(self) -> list[tuple[str, str, ProcessId]]:
+        """Return (id, agent, host) of every worker that says it is live and holds nothing."""
+        rows = await self._rows(
+            "SELECT id, agent, pid, pid_started FROM workers w WHERE status IN ('live', 'stopping')"
+            " AND NOT EXISTS (SELECT 1 FROM tasks WHERE state IN ('CLAIMED', 'RUNNING')"
+            "  AND claimed_by = w.id)"
+        )
+        return [(row[0], row[1], ProcessId(row[2], row[3])) for row in rows]

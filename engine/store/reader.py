@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiosqlite
 
 from engine.errors import StorageError
-from engine.store.database import BUSY_MS, SCHEMA_VERSION, storage_error
+from engine.store.database import BUSY_MS, SCHEMA_VERSION, Home, storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +26,7 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db: aiosqlite.Connection | None = None
+        self._home: Home | None = None
 
     async def __aenter__(self) -> Self:
         if not self._path.exists():
@@ -34,6 +35,7 @@ class Reader:
             )
         connection = aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_MS / 1000)
         try:
+            self._home = Home(self._path)
             self._db = await connection
             await self.rows("PRAGMA query_only=ON")
             found = (await self.rows("PRAGMA user_version"))[0][0]
@@ -72,8 +74,9 @@ class Reader:
 
     async def rows(self, sql: str, parameters: Iterable[Any] = ()) -> list[Any]:
         """Run one statement and return its rows as tuples. Raises StorageError."""
-        if self._db is None:
+        if self._db is None or self._home is None:
             raise StorageError("the store is closed")
+        self._home.check()
         try:
             return list(await self._db.execute_fetchall(sql, parameters))
         except sqlite3.Error as error:

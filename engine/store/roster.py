@@ -10,7 +10,7 @@ from engine.model import ALL_AGENTS, EventType, ProcessId, WorkerStatus
 from engine.store.transaction import Transaction, dump
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 _LIVE = "('live', 'stopping')"
 
@@ -30,13 +30,7 @@ def register(
         ValidationError: the id is an agent's name, or the agent a worker's id.
 
     """
-    live = {
-        row[0]: row[1]
-        for row in tx.db.execute(
-            f"SELECT id, agent, pid, pid_started FROM workers WHERE status IN {_LIVE}"
-        )
-        if is_alive(ProcessId(row[2], row[3]))
-    }
+    live = live_workers(tx, is_alive)
     files = {f"{other_agent}-{other}" for other, other_agent in live.items()}
     if worker_id is None:
         worker_id = next(
@@ -51,7 +45,7 @@ def register(
             f"worker {worker_id!r} of agent {agent!r} would share the files {agent}-{worker_id} "
             "with a live worker; choose another --worker-id"
         )
-    _refuse_agent_names(tx, agent, worker_id)
+    _refuse_agent_names(tx, agent, worker_id, live)
     tx.db.execute(
         "INSERT INTO workers(id, agent, pid, pid_started, status, started_at, beat_at)"
         " VALUES (?, ?, ?, ?, 'live', ?, ?) ON CONFLICT(id) DO UPDATE SET agent = excluded.agent,"
@@ -63,19 +57,28 @@ def register(
     return worker_id
 
 
-def _refuse_agent_names(tx: Transaction, agent: str, worker_id: str) -> None:
+def live_workers(tx: Transaction, is_alive: Callable[[ProcessId], bool]) -> dict[str, str]:
+    """Return the agents of the workers that live, by id."""
+    rows = tx.db.execute(f"SELECT id, agent, pid, pid_started FROM workers WHERE status IN {_LIVE}")
+    return {row[0]: row[1] for row in rows if is_alive(ProcessId(row[2], row[3]))}
+
+
+def _refuse_agent_names(tx: Transaction, agent: str, worker_id: str, live: Collection[str]) -> None:
     """heartbeats/ holds a file for each worker and one for each agent: their names may not meet."""
     if worker_id == agent or _is_agent(tx, worker_id):
         raise ValidationError(
             f"{worker_id!r} is the name of an agent; choose another --worker-id, "
             f"for example {agent}-1"
         )
-    if tx.db.execute("SELECT EXISTS(SELECT 1 FROM workers WHERE id = ?)", (agent,)).fetchone()[0]:
+    if agent in live:
         raise ValidationError(f"{agent!r} is the id of a worker; an agent needs another name")
 
 
 def _is_agent(tx: Transaction, name: str) -> bool:
-    agents = "SELECT 1 FROM tallies WHERE agent = ?1 UNION SELECT 1 FROM workers WHERE agent = ?1"
+    agents = (
+        "SELECT 1 FROM tallies WHERE agent = ?1 AND n > 0"
+        f" UNION SELECT 1 FROM workers WHERE agent = ?1 AND status IN {_LIVE}"
+    )
     return bool(tx.db.execute(f"SELECT EXISTS({agents})", (name,)).fetchone()[0])
 
 

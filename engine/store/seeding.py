@@ -6,11 +6,15 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import ValidationError
 from engine.model import Dag, EventType, State, TaskDef
+from engine.store.roster import live_workers
 from engine.store.transaction import Standing, Transaction, dump, read_reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+
+    from engine.model import ProcessId
 
 _ADD_TASK = (
     "INSERT INTO tasks(id, name, agent, state, deps, priority, timeout, retries, payload, position,"
@@ -51,13 +55,19 @@ def seed(
     dag: Dag,
     *,
     definition: Callable[[TaskDef], dict[str, Any]],
+    is_alive: Callable[[ProcessId], bool],
     progress: Callable[[int], None] = lambda _done: None,
 ) -> SeedReport:
     """Upsert `dag`: new → READY, changed → redefined, gone → BLOCKED `removed`, back → unblocked.
 
     `definition` gives the JSON form that events carry. `progress` is told how many tasks are
     through, now and then, on the writer's thread.
+
+    Raises:
+        ValidationError: an agent has the id of a worker that lives.
+
     """
+    _refuse_worker_ids(tx, dag, is_alive)
     report = SeedReport()
     known = {
         row[0]: row[1:]
@@ -79,10 +89,7 @@ def seed(
     if fresh:
         _create(tx, dag, fresh, definition)
     _mark_removed(tx, dag, known, report)
-    for task_id in (*report.updated, *report.unblocked):
-        _recount(tx, task_id)
-    if len(fresh) < len(dag.tasks):
-        _start_from_old_deps(tx, fresh)
+    _recount(tx, [*report.updated, *report.unblocked, *_on_old_deps(dag, fresh)])
     _set_agents(tx, dag)
     tx.db.execute(
         "INSERT INTO meta VALUES ('dag', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -101,6 +108,16 @@ def seed(
     )
     progress(len(dag.tasks))
     return report
+
+
+def _refuse_worker_ids(tx: Transaction, dag: Dag, is_alive: Callable[[ProcessId], bool]) -> None:
+    """heartbeats/ holds a file for each worker and one for each agent: their names may not meet."""
+    clash = {task.agent for task in dag.tasks} & live_workers(tx, is_alive).keys()
+    if clash:
+        names = ", ".join(sorted(clash))
+        raise ValidationError(
+            f"{names}: a live worker has this id, so no agent can; stop it or rename the agent"
+        )
 
 
 def _create(
@@ -209,21 +226,23 @@ def _mark_removed(
             report.blocked.append(task_id)
 
 
-def _recount(tx: Transaction, task_id: str) -> None:
-    tx.db.execute(_RECOUNT, (task_id,))
-    task = _standing(tx, task_id)
-    if task.state in (State.READY, State.BLOCKED):
-        tx.rest(task)
-    if task.state is State.READY:
-        tx.now_claimable(task.agent)
+def _recount(tx: Transaction, task_ids: Sequence[str]) -> None:
+    """Count deps anew, of all before any is settled: nothing may be told that was never true."""
+    tx.db.executemany(_RECOUNT, ((task_id,) for task_id in task_ids))
+    for task_id in task_ids:
+        task = _standing(tx, task_id)
+        if task.state in (State.READY, State.BLOCKED):
+            tx.rest(task)
+        if task.state is State.READY:
+            tx.now_claimable(task.agent)
 
 
-def _start_from_old_deps(tx: Transaction, fresh: list[TaskDef]) -> None:
-    """A new task may depend on old ones that are DONE or broken already."""
+def _on_old_deps(dag: Dag, fresh: Sequence[TaskDef]) -> list[str]:
+    """New tasks that depend on old ones: those may be DONE or broken already."""
+    if len(fresh) == len(dag.tasks):
+        return []
     new = {task.id for task in fresh}
-    for task in fresh:
-        if any(dep not in new for dep in task.deps):
-            _recount(tx, task.id)
+    return [task.id for task in fresh if any(dep not in new for dep in task.deps)]
 
 
 def _standing(tx: Transaction, task_id: str) -> Standing:

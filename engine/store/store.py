@@ -35,7 +35,9 @@ class Store:
         *,
         lease: float,
         on_commit: Callable[[Committed], None] = lambda _committed: None,
+        is_alive: Callable[[ProcessId], bool] = lambda _process: True,
     ) -> None:
+        self._is_alive = is_alive
         self._lease = lease
         self._random = random.Random()
         self._writer = Writer(layout.database, layout.write_lock, clock, on_commit)
@@ -53,7 +55,13 @@ class Store:
     ) -> SeedReport:
         """Upsert a DAG. `progress` is told the tasks that are through, on another thread."""
         told = progress or (lambda _done: None)
-        change = partial(seeding.seed, dag=dag, definition=to_definition, progress=told)
+        change = partial(
+            seeding.seed,
+            dag=dag,
+            definition=to_definition,
+            is_alive=self._is_alive,
+            progress=told,
+        )
         return await self._writer.write(change, dry_run=dry_run)
 
     async def claim(
@@ -90,9 +98,11 @@ class Store:
         if not await self._writer.write(change):
             raise LeaseLost(claim.run_id)
 
-    async def lead(self, run_id: str, process: ProcessId) -> None:
-        """Record the process that leads a run's tree."""
-        await self._writer.write(partial(claims.lead, run_id=run_id, process=process))
+    async def lead(self, claim: Claim, process: ProcessId) -> None:
+        """Record the process that leads a run's tree. Raises LeaseLost: it must not live."""
+        change = partial(claims.lead, run_id=claim.run_id, task_id=claim.task.id, process=process)
+        if not await self._writer.write(change):
+            raise LeaseLost(claim.run_id)
 
     async def finish(self, claim: Claim, outcome: Outcome) -> None:
         """End a run. Raises LeaseLost, after LATE_RESULT was recorded."""
@@ -137,6 +147,10 @@ class Store:
     async def expire(self, task_id: str, run_id: str) -> bool:
         """Take a task from a silent run; its tree must be gone. False: it held it no longer."""
         return await self._writer.write(partial(endings.expire, run_id=run_id, task_id=task_id))
+
+    async def condemn(self, task_id: str, run_id: str) -> bool:
+        """Mark a run as one whose tree is being ended by others; False: it holds nothing now."""
+        return await self._writer.write(partial(claims.condemn, run_id=run_id, task_id=task_id))
 
     async def renew(self, run_ids: Iterable[str]) -> datetime:
         """Renew the leases of runs that still hold their task; return until when."""

@@ -22,7 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.errors import AgentmuxError, StorageError
-from engine.store.database import WriteLock, checkpoint, open_writer, storage_error
+from engine.store.database import Home, WriteLock, checkpoint, open_writer, storage_error
 from engine.store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class Writer:
             lock.close()
             self._opened.set_exception(error)
             return
+        self._home = Home(self._path)
         self._opened.set_result(None)
         try:
             while (group := self._gather()) is not None:
@@ -229,6 +230,8 @@ class Writer:
         with ExitStack() as turn:
             try:
                 turn.enter_context(lock.held())
+                # SQLite would go on writing to a file that nobody can find any more.
+                self._home.check()
                 connection.execute("BEGIN IMMEDIATE")
             except (StorageError, sqlite3.Error) as error:
                 raise _NoTurn(error) from error

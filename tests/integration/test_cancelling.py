@@ -83,7 +83,7 @@ CHANGES: dict[
     "claim": (_seeded, lambda it, _: it.store.claim("codex", "codex-1", HOST)),
     "start": (_prepared, lambda it, claim: it.store.start(claim)),
     "progress": (_claimed, lambda it, claim: it.store.progress(claim, "half")),
-    "lead": (_claimed, lambda it, claim: it.store.lead(claim.run_id, HOST)),
+    "lead": (_claimed, lambda it, claim: it.store.lead(claim, HOST)),
     "finish": (_claimed, lambda it, claim: it.store.finish(claim, DONE)),
     "fail": (_claimed, lambda it, claim: it.store.finish(claim, FAILED)),
     "finish and claim": (

@@ -21,7 +21,6 @@ from engine.config import Config
 from engine.processes import identify, seems_alive
 from engine.reaper import Reaper
 from engine.store.lookout import Lookout
-from engine.store.queries import Queries
 from engine.store.reader import Reader
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ class Watch:
         clock = self.it.clock
         return Reaper(
             store=self.it.store,
-            queries=Queries(self._reader, clock, seems_alive),
             lookout=Lookout(self._reader, clock),
             layout=self.it.layout,
             config=Config(lease=10, renew=3, grace=0.5),
