@@ -43,6 +43,13 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """Make tasks READY again that are finished, or BLOCKED `human`; attempts count afresh."""
+
+    task_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Stop workers: at once, their tasks released, or with `drain` after the current task."""
 
@@ -50,7 +57,7 @@ class Stop:
     drain: bool = False
 
 
-Command = Seed | Hold | Resume | Release | Stop
+Command = Seed | Hold | Resume | Release | Retry | Stop
 
 
 @dataclass(frozen=True, slots=True)

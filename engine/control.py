@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.commands import Command, Hold, Receipt, Refusal, Release, Resume, Seed, Stop
+from engine.commands import Command, Hold, Receipt, Refusal, Release, Resume, Retry, Seed, Stop
 from engine.dag import load_dag
 from engine.errors import AgentmuxError, LeaseConflict, LeaseLost, StorageError, WorkerNotFound
+from engine.model import State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,6 +70,8 @@ class Control:
                 return Receipt(dry_run, {agent: "resumed" if resumed else "was not held"})
             case Release(task_ids):
                 return await _each(task_ids, self._release, dry_run=dry_run)
+            case Retry(task_ids):
+                return await _each(task_ids, self._retry, dry_run=dry_run)
             case Stop(worker_ids, drain):
                 act = self._drain if drain else self._stop
                 return await _each(worker_ids, act, dry_run=dry_run)
@@ -104,6 +107,10 @@ class Control:
         ended = next((r for r in await self._queries.runs(task_id) if r.id == run_id), None)
         how = ended.outcome if ended is not None and ended.outcome is not None else "released"
         return f"released from {run.worker_id}" if how == "released" else f"{how} meanwhile"
+
+    async def _retry(self, task_id: str, dry_run: bool) -> str:
+        state = await self._store.retry(task_id, dry_run=dry_run)
+        return "ready again" if state is State.READY else "retried, but something else blocks it"
 
     async def _let_go(self, run_id: str) -> bool:
         return await self._find(run_id) is None

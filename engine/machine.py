@@ -96,7 +96,8 @@ def allowed(trigger: Trigger, state: State, reasons: Iterable[Reason] = ()) -> b
 def check(trigger: Trigger, task_id: str, state: State, reasons: Iterable[Reason] = ()) -> None:
     """Raise IllegalTransition, with the current state named, unless `trigger` is allowed."""
     if not allowed(trigger, state, reasons):
-        why = f"{state} ({', '.join(reasons)})" if state is State.BLOCKED else str(state)
+        known = ", ".join(reasons)
+        why = f"{state} ({known})" if known else str(state)
         raise IllegalTransition(task_id, why, str(trigger))
 
 

@@ -50,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--watch seeds nothing: leave the DAG out")
     if not sys.stdout.isatty():
         parser.error("the dashboard needs a terminal; `agentmux run` works without one")
+    if os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
+        parser.error("TERM names no terminal that can be drawn on; set it, or use `agentmux run`")
     try:
         if args.demo or (_nothing_here(args) and asyncio.run(_offer_demo())):
             with _demo(args.workers) as plan:

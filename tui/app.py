@@ -16,6 +16,7 @@ from textual.app import App
 from textual.widgets import Input
 
 from engine.errors import AgentmuxError
+from engine.model import ALL_AGENTS
 from engine.text import clean_text, plural
 from tui.actions import BY_NAME, Action
 from tui.screens.detail import DetailScreen
@@ -208,7 +209,10 @@ class Dashboard(Styled[None]):
         self.ring(changed=True, urgent=True)
 
     def _tell(self, receipt: Receipt) -> None:
-        done = [f"{subject}: {words}" for subject, words in receipt.done.items()]
+        done = [
+            f"{'all agents' if subject == ALL_AGENTS else subject}: {words}"
+            for subject, words in receipt.done.items()
+        ]
         if done:
             self.say(_listed(done))
         refused = [f"{refusal.subject}: {refusal.message}" for refusal in receipt.refused]

@@ -24,6 +24,8 @@ READING = "engine.cli.reading"
 STEERING = "engine.cli.steering"
 WORKING = "engine.cli.working"
 
+_MOST_WORKERS = 64
+
 
 class Parser(argparse.ArgumentParser):
     """argparse, but what the user typed is cleaned before it is shown again."""
@@ -90,10 +92,10 @@ def _add_working(commands: _Commands) -> None:
     _add_dag(run)
     run.add_argument(
         "--workers",
-        type=_at_least_one,
+        type=_workers,
         default=1,
         metavar="N",
-        help="workers for each agent of the DAG (default: 1)",
+        help="workers for each agent of the DAG, 1 to 64 (default: 1)",
     )
     run.add_argument(
         "--timeout",
@@ -118,7 +120,7 @@ def _add_working(commands: _Commands) -> None:
 
 
 def _add_tasks(commands: _Commands) -> None:
-    tasks = commands.add("tasks", None, "list, show, seed and release tasks")
+    tasks = commands.add("tasks", None, "list, show, seed, release and retry tasks")
     below = _Commands(tasks.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
     ls = below.add("ls", f"{READING}:list_tasks", "list tasks", reads=True)
     _add_selection(ls)
@@ -138,6 +140,11 @@ def _add_tasks(commands: _Commands) -> None:
     _add_selection(release)
     _add_dry_run(release)
     release.add_argument("--yes", action="store_true", help="do not ask")
+    retry = below.add("retry", f"{STEERING}:retry", "make finished or blocked tasks ready again")
+    retry.add_argument("ids", nargs="*", metavar="ID")
+    _add_selection(retry)
+    _add_dry_run(retry)
+    retry.add_argument("--yes", action="store_true", help="do not ask")
     unlock = commands.add("unlock", f"{STEERING}:release", "the same as `tasks release`")
     unlock.add_argument("ids", nargs="+", metavar="ID")
     _add_dry_run(unlock)
@@ -210,6 +217,13 @@ def _checked(convert: Callable[[str], float], text: str, *, least: float, what: 
     if not least <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value
+
+
+def _workers(text: str) -> int:
+    number = _at_least_one(text)
+    if number > _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{number} is more than {_MOST_WORKERS} for each agent")
+    return number
 
 
 def _at_least_one(text: str) -> int:

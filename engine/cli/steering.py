@@ -1,4 +1,4 @@
-"""The commands that ask for something: tasks seed / release, unlock, hold, resume, worker --stop.
+"""The commands that ask: tasks seed / release / retry, unlock, hold, resume, worker --stop.
 
 Each turns its arguments into a command of the engine and prints the receipt.
 """
@@ -13,13 +13,14 @@ from engine.cli.progress import busy
 from engine.cli.reading import selection
 from engine.cli.render import complain, hint, say
 from engine.cli.session import existing_engine, seeding_engine
-from engine.commands import Hold, Receipt, Release, Resume, Seed, Stop
+from engine.commands import Hold, Receipt, Release, Resume, Retry, Seed, Stop
 from engine.errors import CommandNotAllowed, ValidationError, WorkerNotFound
 from engine.model import ALL_AGENTS
 from engine.text import plural
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from engine.commands import Command
 
@@ -38,9 +39,20 @@ async def seed(args: argparse.Namespace) -> int:
 
 async def release(args: argparse.Namespace) -> int:
     """`tasks release` and `unlock`: by id, or all that a filter finds."""
+    return await _on_tasks(args, Release, "release")
+
+
+async def retry(args: argparse.Namespace) -> int:
+    """`tasks retry`: by id, or all that a filter finds."""
+    return await _on_tasks(args, Retry, "retry")
+
+
+async def _on_tasks(
+    args: argparse.Namespace, command: Callable[[tuple[str, ...]], Command], verb: str
+) -> int:
     chosen = selection(args)
     if not args.ids and not chosen:
-        raise ValidationError("name the tasks to release, or choose them by --state or --agent")
+        raise ValidationError(f"name the tasks to {verb}, or choose them by --state or --agent")
     async with existing_engine(args.state_dir, read_only=False) as engine:
         ids: tuple[str, ...] = tuple(dict.fromkeys(args.ids))
         if chosen:
@@ -49,13 +61,12 @@ async def release(args: argparse.Namespace) -> int:
         if not ids:
             say("no task matches")
             return 0
-        command = Release(ids)
         if chosen and not args.dry_run and not args.yes:
-            print_receipt(await engine.execute(command, dry_run=True))
-            if not await _agreed(plural(len(ids), "task")):
-                hint("nothing was released")
+            print_receipt(await engine.execute(command(ids), dry_run=True))
+            if not await _agreed(verb, plural(len(ids), "task")):
+                hint("nothing was changed")
                 return 1
-        receipt = await engine.execute(command, dry_run=args.dry_run)
+        receipt = await engine.execute(command(ids), dry_run=args.dry_run)
     return print_receipt(receipt)
 
 
@@ -109,10 +120,10 @@ async def _ask(args: argparse.Namespace, command: Command) -> int:
         return print_receipt(await engine.execute(command))
 
 
-async def _agreed(subject: str) -> bool:
+async def _agreed(verb: str, subject: str) -> bool:
     if not sys.stdin.isatty():
-        raise CommandNotAllowed(f"this would release {subject}; say --yes to do it without asking")
-    hint(f"release {subject}? [y/N]")
+        raise CommandNotAllowed(f"this would {verb} {subject}; say --yes to do it without asking")
+    hint(f"{verb} {subject}? [y/N]")
     # Waiting on the loop and not in readline keeps Ctrl+C alive.
     answered = asyncio.Event()
     loop = asyncio.get_running_loop()

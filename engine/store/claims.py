@@ -226,9 +226,42 @@ def ask_release(tx: Transaction, *, task_id: str) -> str:
     task = read_held(tx, task_id)
     if task is None:
         raise TaskNotFound(task_id)
-    check(Trigger.RELEASE, task_id, task.state)
+    check(Trigger.RELEASE, task_id, task.state, task.reasons)
     tx.db.execute("UPDATE tasks SET asked = ? WHERE id = ? AND asked IS NULL", (RELEASE, task_id))
     return str(task.run_id)
+
+
+def retry(tx: Transaction, *, task_id: str) -> State:
+    """Give a finished or BLOCKED `human` task a fresh count of attempts; return where it stands.
+
+    It is READY, or BLOCKED for what else holds it up.
+
+    Raises:
+        TaskNotFound, IllegalTransition: there is nothing to retry.
+
+    """
+    task = read_held(tx, task_id)
+    if task is None:
+        raise TaskNotFound(task_id)
+    check(Trigger.RETRY, task_id, task.state, task.reasons)
+    old, task.state, task.reasons = task.state, State.READY, ()
+    tx.db.execute(
+        "UPDATE tasks SET state = 'READY', reasons = '[]', attempts = 0, lost = 0, error = NULL,"
+        " not_before = NULL, updated_at = ? WHERE id = ?",
+        (tx.ts, task_id),
+    )
+    tx.event(
+        EventType.TASK_RETRIED,
+        agent=task.agent,
+        task_id=task_id,
+        state=State.READY,
+        data={"attempts": 0, "reasons": []},
+    )
+    tx.spread(task_id, old, State.READY)
+    state = tx.rest(task)
+    if state is State.READY:
+        tx.now_claimable(task.agent)
+    return state
 
 
 def new_run_id(now: datetime) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from engine.clock import Clock
     from engine.files import Layout
-    from engine.model import Claim, Dag, Outcome, ProcessId, WorkerStatus
+    from engine.model import Claim, Dag, Outcome, ProcessId, State, WorkerStatus
     from engine.store.seeding import SeedReport
     from engine.store.transaction import Transaction
 
@@ -168,6 +168,13 @@ class Store:
         """
         change = partial(claims.ask_release, task_id=task_id)
         return await self._writer.write(change, dry_run=dry_run)
+
+    async def retry(self, task_id: str, *, dry_run: bool = False) -> State:
+        """Make a task READY again; return where it stands.
+
+        Raises TaskNotFound, IllegalTransition.
+        """
+        return await self._writer.write(partial(claims.retry, task_id=task_id), dry_run=dry_run)
 
     async def register(
         self,

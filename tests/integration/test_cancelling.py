@@ -46,6 +46,11 @@ async def _seeded(it: Opened) -> None:
     await it.store.seed(a_dag(a_task("a", retries=1), a_task("b", "a"), a_task("c")))
 
 
+async def _done(it: Opened) -> None:
+    claim = await _claimed(it)
+    await it.store.finish(claim, DONE)
+
+
 async def _claimed(it: Opened, preparing: frozenset[str] = frozenset()) -> Any:
     await _seeded(it)
     claim = await it.store.claim("codex", "codex-1", HOST, preparing)
@@ -95,6 +100,8 @@ CHANGES: dict[
     "renew": (_claimed, lambda it, claim: it.store.renew([claim.run_id])),
     "end backoff": (_in_backoff, lambda it, _: it.store.end_backoff()),
     "ask release": (_claimed, lambda it, claim: it.store.ask_release(claim.task.id)),
+    "condemn": (_claimed, lambda it, claim: it.store.condemn(claim.task.id, claim.run_id)),
+    "retry": (_done, lambda it, _: it.store.retry("a")),
     "register": (_nothing, lambda it, _: _worker(it)),
     "beat": (_worker, lambda it, _: it.store.beat(["codex-1"])),
     "worker stopped": (

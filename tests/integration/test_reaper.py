@@ -17,7 +17,10 @@ from support.stores import (
     select,
 )
 
+from engine.clock import to_iso
 from engine.config import Config
+from engine.errors import LeaseLost
+from engine.model import Outcome, RunOutcome
 from engine.processes import identify, seems_alive
 from engine.reaper import Reaper
 from engine.store.lookout import Lookout
@@ -156,3 +159,46 @@ async def test_burying_a_worker_leaves_the_files_of_one_who_took_its_name(watch:
     await watch.after(0)
     assert events_of(layout)[-1].type == "WORKER_LOST"
     assert pid_file.exists()
+
+
+async def test_a_worker_who_took_a_dead_ones_id_is_not_buried_for_it(watch: Watch) -> None:
+    await watch.it.store.register("codex", "codex-1", HOST, seems_alive)
+    # Between the look that found the process gone and the burial, its successor starts.
+    await watch.it.store.register("codex", "codex-1", watch.host, seems_alive)
+    await watch.reaper._bury("codex-1", "codex", HOST)
+    (row,) = select(watch.it.layout, "SELECT status FROM workers")
+    assert row["status"] == "live"
+
+
+async def test_a_failure_of_a_run_that_others_end_is_no_attempt_of_the_task(watch: Watch) -> None:
+    claim = await watch.claim()
+    assert await watch.it.store.condemn("a", claim.run_id)
+    await watch.it.store.finish(claim, Outcome(RunOutcome.FAILED, error="ended by SIGTERM"))
+    (row,) = select(watch.it.layout, "SELECT state, attempts, lost FROM tasks WHERE id = 'a'")
+    assert tuple(row.values()) == ("READY", 0, 1)
+    assert events_of(watch.it.layout)[-1].type == "LEASE_EXPIRED"
+
+
+async def test_a_result_that_was_there_before_its_run_was_ended_is_taken(watch: Watch) -> None:
+    claim = await watch.claim()
+    assert await watch.it.store.condemn("a", claim.run_id)
+    await watch.it.store.finish(claim, Outcome(RunOutcome.DONE))
+    assert watch.it.state("a") == "DONE"
+
+
+async def test_a_run_that_others_end_is_not_renewed_and_starts_nothing_more(watch: Watch) -> None:
+    claim = await watch.claim()
+    assert await watch.it.store.condemn("a", claim.run_id)
+    await watch.it.clock.advance(5)  # type: ignore[attr-defined] # it is a ManualClock
+    await watch.it.store.renew([claim.run_id])
+    (row,) = select(watch.it.layout, "SELECT lease_until FROM tasks WHERE id = 'a'")
+    assert row["lease_until"] == to_iso(claim.lease_until)
+    with pytest.raises(LeaseLost):
+        await watch.it.store.lead(claim, HOST)
+
+
+async def test_a_process_started_after_its_claim_was_taken_is_not_kept(watch: Watch) -> None:
+    claim = await watch.claim()
+    await watch.it.store.expire("a", claim.run_id)
+    with pytest.raises(LeaseLost):
+        await watch.it.store.lead(claim, HOST)

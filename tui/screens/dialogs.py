@@ -37,7 +37,7 @@ class Question(ModalScreen[Choice]):
     """A title, a few sentences, and one key for each answer."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y,enter", "answer('yes')", "Yes", show=False),
+        Binding("y,enter,ctrl+c", "answer('yes')", "Yes", show=False),
         Binding("w", "answer('wait')", "Wait", show=False),
         Binding("n,escape", "answer('no')", "No", show=False),
     ]
