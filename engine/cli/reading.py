@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from engine.cli import report, tables
 from engine.cli.render import (
     as_json,
+    check_reader,
     heading,
     print_table,
     say,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from engine.core import Engine
     from engine.model import Event
 
+_READER_CHECK = 0.5
 PAGE = 2000
 """Events read at a time: the log may be longer than memory should be."""
 
@@ -121,9 +125,7 @@ async def events(args: argparse.Namespace) -> int:
     """`events`: the log; with --follow, one JSON object a line instead of a list."""
     async with existing_engine(args.state_dir, read_only=True) as engine:
         if args.follow:
-            last: int = args.since
-            async for _ in engine.changes():
-                last = await _print_log(engine, last, as_lines=args.json)
+            await _follow(engine, args.since, as_lines=args.json)
         elif args.json:
             await _print_json_log(engine, args.since)
         else:
@@ -179,6 +181,20 @@ async def _print_log(engine: Engine, after: int, *, as_lines: bool) -> int:
             _print_events(page)
         after = page[-1].seq
     return after
+
+
+async def _follow(engine: Engine, last: int, *, as_lines: bool) -> None:
+    """Print what comes until interrupted, or until nobody reads it any more."""
+    async with engine.feed.subscribe() as changed:
+        while True:
+            changed.clear()
+            last = await _print_log(engine, last, as_lines=as_lines)
+            while not changed.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_READER_CHECK):
+                        await changed.wait()
+                # A pipe tells of its end only to who writes or asks; there may be nothing to write.
+                check_reader()
 
 
 async def _print_json_log(engine: Engine, after: int) -> None:

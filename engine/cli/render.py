@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import sys
 from dataclasses import dataclass
@@ -143,6 +144,18 @@ def complain(code: Code, sentence: str) -> None:
 def hint(text: str) -> None:
     """Say something on stderr that is no result and no failure."""
     print(clean_text(text, newlines=True), file=sys.stderr, flush=True)
+
+
+def check_reader() -> None:
+    """Raise OutputClosedError if whoever read stdout has gone."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        gone = any(found & (select.POLLERR | select.POLLNVAL) for _, found in poll.poll(0))
+    except (OSError, ValueError):  # no file behind it: nobody who could go
+        return
+    if gone:
+        raise OutputClosedError
 
 
 def is_terminal() -> bool:

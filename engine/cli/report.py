@@ -59,7 +59,8 @@ def as_markdown(status: Status) -> str:
         lines.append(f"DAG: {escape(progress.dag)}.")
     lines.append(
         f"{done:,} of {plural(progress.total, 'task')} done, {progress.ready:,} ready, "
-        f"{progress.waiting:,} waiting, {progress.needs_human:,} in need of a human."
+        f"{progress.waiting:,} waiting, {progress.by_state.get(State.FAILED, 0):,} failed, "
+        f"{progress.needs_human:,} in need of a human."
     )
     if progress.held:
         held = ", ".join("all agents" if one == "*" else escape(one) for one in progress.held)

@@ -13,6 +13,7 @@ from engine.cli.signals import Signals
 from engine.clock import SystemClock
 from engine.commands import Seed
 from engine.core import Engine
+from engine.files import Layout
 from engine.filters import TaskFilter, state_terms
 from engine.model import State
 from engine.text import duration, plural
@@ -71,8 +72,11 @@ async def worker(args: argparse.Namespace) -> int:
     """`worker`: claim and run until asked to stop, or until idle; 0 after a graceful stop."""
     if args.stop:
         return await steering.stop_worker(args)
+    new = not Layout(args.state_dir).database.exists()
     with Signals() as signals:
         async with Engine(args.state_dir) as engine:
+            if new:
+                hint(f"a new store in {args.state_dir}: fill it with `agentmux tasks seed DAG`")
             name = await engine.start_worker(args.agent, args.worker_id, until_idle=args.until_idle)
             if sys.stderr.isatty():
                 hint(f"{name} works for {args.agent}; Ctrl+C stops it gracefully")

@@ -87,3 +87,20 @@ def test_a_closed_output_is_no_reason_to_fail(project: Project, closed: str) -> 
         check=False,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
+def test_following_the_log_ends_when_nobody_reads_it_any_more(project: Project) -> None:
+    dag = project.dag(a_task("a"))
+    folder = project.layout.state.parent
+    program = [sys.executable, "-m", "engine.cli"]
+    subprocess.run([*program, "run", str(dag)], cwd=folder, check=True, timeout=60)
+    follow = 'exec "$0" -m engine.cli events --follow | head -1'
+    done = subprocess.run(
+        ["sh", "-c", follow, sys.executable],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.count("\n") == 1

@@ -503,6 +503,15 @@ async def test_a_filter_that_cannot_be_read_yet_is_explained_and_does_not_count(
         assert "no state 'fail'" in at.screen
 
 
+async def test_a_filter_that_cannot_be_read_is_not_kept() -> None:
+    async with desk() as at:
+        await at.press("/", *"state:bogus", "enter")
+        assert at.app.main.filter_line.display
+        await at.press("escape", "/", *"spec", "enter")
+        assert at.app.main.filter.value == "spec"
+        assert at.app.main.task_rows.total == 9
+
+
 async def test_a_filter_without_matches_says_so() -> None:
     async with desk() as at:
         await at.press("/", *"xyzzy", "enter")

@@ -297,13 +297,16 @@ class MainScreen(PanedScreen):
 
     @on(Input.Submitted, "#filter")
     def filter_kept(self, event: Input.Submitted) -> None:
-        """Keep the filter and go back to the list."""
+        """Keep the filter and go back to the list; one that cannot be read stays open."""
         event.stop()
-        self._close_filter()
+        if not self._unread:
+            self._close_filter()
 
     def on_input_blurred(self) -> None:
-        """Close the filter's line when something else is clicked."""
+        """Close the filter's line when something else is clicked; it then says what holds."""
         self.filter_line.display = False
+        if self._unread:
+            self.filter.value = str(self._where)
 
     def _close_filter(self) -> None:
         self.filter_line.display = False
