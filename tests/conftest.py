@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import HealthCheck, Phase, settings
 
@@ -29,3 +30,17 @@ settings.register_profile(
     suppress_health_check=_SLOW_BY_NATURE,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def _hear_signals_again() -> None:
+    """Undo what `nohup`, or a shell's `&`, passes on to us and so to the programs under test.
+
+    A program whose parent ignores SIGINT rightly ignores it too; the tests send it all the same.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)
+
+
+_hear_signals_again()
