@@ -58,7 +58,8 @@ async def explain(
 async def _blocked(task: TaskRow, rows: Rows) -> tuple[str, ...]:
     said = []
     if Reason.HUMAN in task.reasons:
-        said.append(f"It needs you: {task.error or 'no retry can help'}. Then retry it.")
+        error = task.error or "no retry can help"
+        said.append(f"It needs you: {error}." + ("" if "retry" in error else " Then retry it."))
     if Reason.REMOVED in task.reasons:
         said.append("It is no longer in the DAG file; put it back and reseed.")
     if Reason.UPSTREAM in task.reasons:
