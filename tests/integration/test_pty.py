@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[2]
+ESC = "\x1b"
 PATIENCE = 60.0
 """Seconds until a wait has failed; what is waited for takes a few, on a busy machine more."""
 ENVIRONMENT = {
@@ -60,6 +61,10 @@ class Terminal:
 
     def press(self, keys: str) -> None:
         self.child.send(keys)
+        if keys == ESC:
+            # Time alone tells an escape key from the first byte of alt and a letter: a program
+            # waits 0.1 s for more, and so must whoever types the next key.
+            time.sleep(0.3)
 
     def until(self, fulfilled: Callable[[str], object], what: str) -> str:
         deadline = time.monotonic() + PATIENCE
@@ -136,7 +141,7 @@ def test_the_demo_starts_works_and_leaves_nothing_behind(tmp_path: Path) -> None
         at.shows(" finished ")
         at.press("?")
         at.shows("Stop the worker gracefully")
-        at.press("\x1b")
+        at.press(ESC)
         at.until(lambda text: "Stop the worker gracefully" not in text, "closed help")
         below = at.tree()
         at.press("q")
@@ -167,7 +172,7 @@ def test_escape_stays_and_the_run_goes_on(project: Path) -> None:
         at.shows("codex-1 started long")
         at.press("q")
         at.shows("stop and release")
-        at.press("\x1b")
+        at.press(ESC)
         at.until(lambda text: "stop and release" not in text, "closed question")
         assert "sleep" in [one.name() for one in at.tree()]
 
@@ -230,7 +235,7 @@ def test_what_another_process_commits_is_shown(project: Path) -> None:
 def test_where_nothing_is_yet_the_demo_is_offered_and_no_means_nothing(tmp_path: Path) -> None:
     with terminal(tmp_path) as at:
         at.shows("Watch the bundled demo?")
-        at.press("\x1b")
+        at.press(ESC)
         assert at.ended() == 0
     assert list(tmp_path.iterdir()) == []
 
