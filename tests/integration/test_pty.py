@@ -61,10 +61,6 @@ class Terminal:
 
     def press(self, keys: str) -> None:
         self.child.send(keys)
-        if keys == ESC:
-            # Time alone tells an escape key from the first byte of alt and a letter: a program
-            # waits 0.1 s for more, and so must whoever types the next key.
-            time.sleep(0.3)
 
     def until(self, fulfilled: Callable[[str], object], what: str) -> str:
         deadline = time.monotonic() + PATIENCE
@@ -141,10 +137,9 @@ def test_the_demo_starts_works_and_leaves_nothing_behind(tmp_path: Path) -> None
         at.shows(" finished ")
         at.press("?")
         at.shows("Stop the worker gracefully")
-        at.press(ESC)
-        at.until(lambda text: "Stop the worker gracefully" not in text, "closed help")
         below = at.tree()
-        at.press("q")
+        # Not esc: with the next key behind it, it may be read as one key with alt.
+        at.press("?q")
         at.shows("stop and release")
         at.press("y")
         assert at.ended() == 0
