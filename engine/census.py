@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from engine.errors import StorageError
 from engine.model import ProcessId
-from engine.proctable import OUTSIDE, all_pids, look_at, session_of, spared_pids, variables_of
+from engine.proctable import (
+    OUTSIDE,
+    all_pids,
+    look_at,
+    sees_kernel_threads,
+    session_of,
+    spared_pids,
+    variables_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,31 +109,97 @@ def tree_of(run_id: str, state_dir: Path, roots: Iterable[ProcessId]) -> set[Pro
         StorageError: the processes cannot be looked at, or change too fast: nothing can be said.
 
     """
-    roots = set(roots)
+    trees = trees_of(state_dir, {run_id: roots})
+    if run_id not in trees:
+        raise StorageError(
+            f"the processes of run {run_id} come and go too fast to tell whether any is left"
+        )
+    return trees[run_id]
+
+
+def trees_of(state_dir: Path, runs: Mapping[str, Iterable[ProcessId]]) -> dict[str, set[ProcessId]]:
+    """Return what `tree_of` does, for several runs and their roots at the price of one.
+
+    A run whose processes come and go too fast is left out: nothing can be said of it.
+
+    Raises:
+        StorageError: the processes cannot be looked at.
+
+    """
+    here = str(state_dir.resolve())
+    waiting = {run_id: set(roots) for run_id, roots in runs.items()}
+    trees: dict[str, set[ProcessId]] = {}
     # Who was dead before we looked around has no child that we could miss.
-    dead = {pid for pid, look in _look_at_all(root.pid for root in roots).items() if look.ended}
+    known = _look_at_all({root.pid for roots in waiting.values() for root in roots})
+    dead = {pid for pid, look in known.items() if look.ended}
     spared = spared_pids()
     for _ in range(_TRIES):
         census = _CENSUS.take()
-        tagged = census.tagged.get((run_id, str(state_dir.resolve())), set())
-        found = _candidates(census.sessions, tagged, roots) - spared - dead
-        if census.settled and not found:
-            return set()
-        looks = _look_at_all(found)
-        if not all(look.ended for look in looks.values()):
-            return _with_descendants(looks, census.sessions.keys() - looks.keys() - spared)
-        dead |= looks.keys()
-    raise StorageError(
-        f"the processes of run {run_id} come and go too fast to tell whether any is left"
-    )
+        found: dict[str, frozenset[int]] = {}
+        for run_id, roots in waiting.items():
+            tagged = census.tagged.get((run_id, here), set())
+            found[run_id] = _candidates(census.sessions, tagged, roots) - spared - dead
+        looks = _look_at_all({pid for pids in found.values() for pid in pids})
+        living = {
+            run_id
+            for run_id, pids in found.items()
+            if any(pid in looks and not looks[pid].ended for pid in pids)
+        }
+        if living:
+            everybody = looks | _look_at_all(census.sessions.keys() - looks.keys() - spared)
+            children = _children_in(everybody)
+            for run_id in living:
+                seen = found[run_id] & looks.keys()
+                trees[run_id] = _with_descendants(seen, everybody, children)
+        for run_id, pids in found.items():
+            if census.settled and not pids:
+                trees[run_id] = set()
+        dead |= {pid for pid, look in looks.items() if look.ended}
+        waiting = {run_id: roots for run_id, roots in waiting.items() if run_id not in trees}
+        if not waiting:
+            break
+    return trees
 
 
-def _with_descendants(found: Mapping[int, Look], others: Iterable[int]) -> set[ProcessId]:
-    """Return those found that are alive, and whoever of the others descends from them."""
-    looks = {**found, **_look_at_all(others)}
+def is_within(run_id: str, state_dir: Path, roots: Iterable[ProcessId]) -> bool:
+    """Tell whether this process or an ancestor of it belongs to a run.
+
+    Whoever is part of a tree can neither end all of it nor say that it is gone: an agent that
+    calls agentmux in its own task, for example.
+    """
+    here = str(state_dir.resolve())
+    leading = {
+        root.pid
+        for root in roots
+        if (look := look_at(root.pid)) is not None and look.started == root.started
+    }
+    for pid in spared_pids() - {1}:
+        if pid in leading or session_of(pid) in leading:
+            return True
+        variables = variables_of(pid)
+        if variables and _RUN_KEY in variables and _tag(variables) == (run_id, here):
+            return True
+    return False
+
+
+def own_run(state_dir: Path) -> str | None:
+    """Return the run of this state folder that this process was started in, if any."""
+    variables = variables_of(os.getpid())
+    tag = _tag(variables) if variables else None
+    return tag[0] if tag is not None and tag[1] == str(state_dir.resolve()) else None
+
+
+def _children_in(looks: Mapping[int, Look]) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     for pid, look in looks.items():
         children.setdefault(look.ppid, []).append(pid)
+    return children
+
+
+def _with_descendants(
+    found: Iterable[int], looks: Mapping[int, Look], children: Mapping[int, list[int]]
+) -> set[ProcessId]:
+    """Return those found that are alive, and whoever descends from them."""
     members: set[int] = set()
     waiting = list(found)
     while waiting:
@@ -173,8 +247,8 @@ def take_census() -> Census:
             if session is None:
                 settled = False
                 continue
-            if session == OUTSIDE:
-                continue
+            if session == OUTSIDE and sees_kernel_threads():
+                continue  # where there are none, a shell from without and all its children are so
             sessions[pid] = session
             variables = variables_of(pid)
             if variables is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from engine.filters import TaskFilter
 from engine.model import ALL_AGENTS
 
 if TYPE_CHECKING:
@@ -13,12 +15,32 @@ if TYPE_CHECKING:
 
     from engine.errors import Code
 
+Tasks = tuple[str, ...] | TaskFilter
+"""The tasks that a command is for: by id, or all that a filter finds when it is carried out."""
+
+Workers = tuple[str, ...] | None
+"""The workers that a command is for, by id; None: all that live."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seed:
     """Upsert the tasks of a DAG file. None: the file last seeded, else agentmux/dag.yaml."""
 
     path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Hold claims, stop all workers, rotate the log, reseed, resume.
+
+    Waits `timeout` seconds for the workers; refuses with the names of those that still live,
+    unless `force`: then they are killed. `fresh` also retries every task that is in the DAG.
+    """
+
+    path: Path | None = None
+    force: bool = False
+    timeout: float = 15.0
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +61,91 @@ class Resume:
 class Release:
     """Take tasks from their workers and make them READY; uses no retry."""
 
-    task_ids: tuple[str, ...]
+    tasks: Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End tasks for good: unfinished ones become CANCELLED, their runs are ended."""
+
+    tasks: Tasks
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the runs of tasks, which become FAILED. `force`: SIGKILL at once."""
+
+    tasks: Tasks
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Make tasks READY again that are finished, or BLOCKED `human`; attempts count afresh."""
+    """Make tasks READY again that are finished, or BLOCKED `human`; attempts count afresh.
 
-    task_ids: tuple[str, ...]
+    `downstream`: and every finished task that depends on them, however far down.
+    """
+
+    tasks: Tasks
+    downstream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Remove tasks and their runs from the store; an unfinished one is cancelled first."""
+
+    tasks: Tasks
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Stop workers: at once, their tasks released, or with `drain` after the current task."""
 
-    worker_ids: tuple[str, ...]
+    workers: Workers
     drain: bool = False
 
 
-Command = Seed | Hold | Resume | Release | Retry | Stop
+@dataclass(frozen=True, slots=True)
+class KillWorkers:
+    """End the runs of workers, which are FAILED, then the workers and the processes of their own.
+
+    `force`: SIGKILL at once.
+    """
+
+    workers: Workers
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AddWorkers:
+    """Start `count` more workers for an agent in this process."""
+
+    agent: str
+    count: int = 1
+
+
+OnTasks = Release | Cancel | Kill | Retry | Purge
+OnWorkers = Stop | KillWorkers
+Command = Seed | Reset | Hold | Resume | OnTasks | OnWorkers | AddWorkers
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a long piece of work is: what is done now, and what comes next.
+
+    `count` is how many (tasks, events) are through. While workers are waited for, `waiting_for`
+    names them and `seconds_left` says how long still.
+    """
+
+    what: str
+    count: int = 0
+    waiting_for: tuple[str, ...] = ()
+    seconds_left: float | None = None
+    next: str = ""
+
+
+OnStep = Callable[[Step], None]
+"""Is told each Step, possibly on another thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +158,25 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that a command ends, or would end, and the processes of its tree at that moment."""
+
+    run_id: str
+    task_id: str
+    worker_id: str
+    pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What a command did or, after a dry run, would do.
 
     `done` says for each subject (a task, a worker, an agent) what happened to it, in words.
-    `counts` sums them up, for example `created: 3`.
+    `counts` sums them up, for example `created: 3`. `ends` are the runs whose trees are ended.
     """
 
     dry_run: bool = False
     done: Mapping[str, str] = field(default_factory=dict)
     refused: tuple[Refusal, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    ends: tuple[EndedRun, ...] = ()

@@ -16,28 +16,32 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from engine.census import own_run
 from engine.clock import Clock, SystemClock
 from engine.config import Config, load_config
 from engine.control import Control
-from engine.errors import AgentmuxError, StorageError, ValidationError
+from engine.errors import AgentmuxError, CommandNotAllowed, StorageError, ValidationError
 from engine.executors import builtin_executors
 from engine.feed import Feed
 from engine.files import Layout
 from engine.host import Host
 from engine.journal import Journal
+from engine.on_tasks import TaskOrders
+from engine.on_workers import WorkerOrders
 from engine.presence import Presence
 from engine.processes import seems_alive
 from engine.reaper import Reaper
+from engine.reset import Resetter
 from engine.store.lookout import Lookout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
 from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from engine.commands import Command, Receipt
+    from engine.commands import Command, OnStep, Receipt
     from engine.store.writer import Committed
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,9 @@ class Engine:
     `project` is where relative paths start and agentmux.yaml is looked for (default: the current
     folder; the settings may also lie beside the state folder). `read_only` opens nothing that
     writes: no store is made, no commands are taken.
+
+    Opening a store mends what it must: `on_step` is told how far that is, on another thread, and
+    `notices` says afterwards what was done. `deep` looks at every page of the database first.
     """
 
     def __init__(
@@ -62,6 +69,8 @@ class Engine:
         project: Path | None = None,
         clock: Clock | None = None,
         read_only: bool = False,
+        on_step: OnStep | None = None,
+        deep: bool = False,
     ) -> None:
         self.layout = Layout(state_dir.absolute())
         self.project = (project or Path.cwd()).absolute()
@@ -72,14 +81,17 @@ class Engine:
         self.queries = Queries(self._reader, self.clock, seems_alive)
         self._lookout = Lookout(self._reader, self.clock)
         self.feed = Feed(self._reader, self.layout.database)
-        self._journal = Journal(self.layout)
+        self._journal = Journal(self.layout, self.clock)
         self._store = Store(
             self.layout,
             self.clock,
             lease=self.config.lease,
             on_commit=self._committed,
             is_alive=seems_alive,
+            on_step=on_step,
+            deep=deep,
         )
+        self._cleaned: list[str] = []
         self._host = Host(
             store=self._store,
             lookout=self._lookout,
@@ -98,19 +110,48 @@ class Engine:
             clock=self.clock,
             me=self._host.identity,
         )
-        self._control = Control(
+        self._control = self._make_control()
+        self._reaping = False
+        self._staffing: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+
+    def _make_control(self) -> Control:
+        tasks = TaskOrders(
             store=self._store,
             queries=self.queries,
             lookout=self._lookout,
             feed=self.feed,
             reaper=self._reaper,
-            presence=Presence(self.layout, self.clock),
-            project=self.project,
+            layout=self.layout,
             config=self.config,
         )
-        self._reaping = False
-        self._staffing: asyncio.Task[None] | None = None
-        self._stack = AsyncExitStack()
+        workers = WorkerOrders(
+            store=self._store,
+            lookout=self._lookout,
+            feed=self.feed,
+            presence=Presence(self.layout, self.clock),
+            tasks=tasks,
+            config=self.config,
+            start=self.start_worker,
+        )
+        resetter = Resetter(
+            store=self._store,
+            feed=self.feed,
+            workers=workers,
+            host=self._host,
+            reaper=self._reaper,
+            layout=self.layout,
+            clock=self.clock,
+            start=self.start_worker,
+        )
+        return Control(
+            store=self._store,
+            queries=self.queries,
+            tasks=tasks,
+            workers=workers,
+            resetter=resetter,
+            project=self.project,
+        )
 
     def _load_config(self) -> Config:
         here = self.project / SETTINGS
@@ -160,20 +201,67 @@ class Engine:
         if cancelled is not None and error is None:
             raise cancelled
 
+    @property
+    def notices(self) -> list[str]:
+        """Sentences on what was found damaged or left behind, and what was done about it."""
+        return [*self._store.notices, *self._journal.notices, *self._cleaned]
+
+    async def repair(self) -> list[str]:
+        """Mend what can be mended safely; say what was done. See engine.repair.
+
+        Raises:
+            StorageError: the store refuses; what was done until then is done.
+
+        """
+        from engine.repair import Repair  # noqa: PLC0415 - what only reads must not pay for it
+
+        repair = Repair(
+            layout=self.layout,
+            store=self._store,
+            reaper=self._reaper,
+            config=self.config,
+            clock=self.clock,
+        )
+        return await repair.run()
+
+    async def forget(self, upto: int, at_most: int) -> int:
+        """Remove events that no rebuild needs; for engine.gc, which knows them."""
+        return await self._store.forget(upto, at_most)
+
     def changes(self) -> AsyncIterator[None]:
         """Yield at once, and then after every commit by any process, coalesced."""
         return self.feed.changes()
 
     async def start_worker(
-        self, agent: str, worker_id: str | None = None, *, until_idle: bool = False
+        self,
+        agent: str,
+        worker_id: str | None = None,
+        *,
+        until_idle: bool = False,
+        own_process: bool = False,
     ) -> str:
-        """Start a worker in this process; return its id. Raises as Host.start does."""
+        """Start a worker in this process; return its id. Raises as Host.start does.
+
+        `own_process`: this process is there for this worker alone, and is ended with it if need be.
+        """
         if self.read_only:
             raise StorageError("the store was opened for reading only")
+        run_id = own_run(self.layout.state)
+        if run_id is not None:
+            raise CommandNotAllowed(
+                f"this terminal is part of run {run_id} of the same fleet: a worker here would end "
+                "with it; start it elsewhere, or name another --state-dir"
+            )
         if not self._reaping:
+            from engine.repair import tidy  # noqa: PLC0415 - likewise
+
             self._reaping = True
+            self._cleaned += await tidy(self.layout, self._store, self.clock)
             await self._reaper.open()
-        return (await self._host.start(agent, worker_id, until_idle=until_idle)).id
+        worker = await self._host.start(
+            agent, worker_id, until_idle=until_idle, own_process=own_process
+        )
+        return worker.id
 
     async def start_workers(self, per_agent: int = 1) -> None:
         """Start `per_agent` workers in this process for each agent of the store's tasks.
@@ -234,11 +322,11 @@ class Engine:
         command: Command,
         *,
         dry_run: bool = False,
-        progress: Callable[[int], None] | None = None,
+        on_step: OnStep = lambda _step: None,
     ) -> Receipt:
         """Carry out a command, or with `dry_run` only say what it would do.
 
-        `progress` is told how many tasks of a Seed are through, on another thread.
+        `on_step` is told how far a Seed or a Reset is, sometimes on another thread.
 
         Raises:
             AgentmuxError: nothing of the command was done. What was refused in part is in the
@@ -247,9 +335,10 @@ class Engine:
         """
         if self.read_only:
             raise StorageError("this engine only watches; it takes no commands")
-        return await self._control.execute(command, dry_run=dry_run, progress=progress)
+        return await self._control.execute(command, dry_run=dry_run, on_step=on_step)
 
     def _committed(self, committed: Committed) -> None:
         self._journal.poke()
+        self._host.end_taken(committed.taken)
         self._host.wake(committed.ready)
         self.feed.publish()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from engine.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from engine.store.reader import Reader
@@ -26,6 +26,7 @@ _FRESH = 0.1
 coarse, and a WAL that starts anew does not grow."""
 _LONGEST_TRUST = 1.0
 _AFTER_TROUBLE = 1.0
+_LOOK = 0.2
 
 
 class Feed:
@@ -71,6 +72,26 @@ class Feed:
                 await event.wait()
                 event.clear()
                 yield
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], within: float) -> bool:
+        """Wait until `condition` holds, looking after every commit; False: not in time.
+
+        `within` is in seconds. A look that has begun is not cut short.
+        """
+        deadline = time.monotonic() + within
+        async with self.subscribe() as changed:
+            while not await condition():
+                changed.clear()
+                wait = min(deadline - time.monotonic(), _LOOK)
+                if wait <= 0:
+                    return False
+                try:
+                    # A process that dies commits nothing: look now and then all the same.
+                    async with asyncio.timeout(wait):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+        return True
 
     async def _watch(self) -> None:
         seen: int | None = None

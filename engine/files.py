@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +16,7 @@ from engine.model import NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
 
 _LONGEST = 120
 _SAFE = " !#$&'()+,;=@[]^_`{}~-."
@@ -69,6 +72,11 @@ class Layout:
         return self.state / "events.lock"
 
     @property
+    def reset_lock(self) -> Path:
+        """Who holds it resets."""
+        return self.state / "reset.lock"
+
+    @property
     def status(self) -> Path:
         """Written by `agentmux status`."""
         return self.state / "status.md"
@@ -87,6 +95,16 @@ class Layout:
     def control(self) -> Path:
         """Stop files."""
         return self.state / "control"
+
+    @property
+    def quarantine(self) -> Path:
+        """What is damaged, moved aside and never deleted: a folder for each time."""
+        return self.state / "quarantine"
+
+    @property
+    def backup(self) -> Path:
+        """Stores as they were before they were changed for good: a folder for each time."""
+        return self.state / "backup"
 
     @property
     def artifacts(self) -> Path:
@@ -127,6 +145,41 @@ class Layout:
             ) from error
         if not os.access(self.state, os.W_OK | os.X_OK):
             raise StorageError(f"{self.state} is not writable; mend its permissions")
+
+
+def open_regular(path: Path, *, linked: bool = False) -> BinaryIO:
+    """Open a file for reading if it is a regular one, and wait for nothing: no pipe, no device.
+
+    `linked`: what it is a link to counts, too.
+
+    Raises:
+        OSError: as the file system has it, or `path` "is no regular file".
+
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if linked else os.O_NOFOLLOW)
+    try:
+        handle = os.open(path, flags)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link, a socket
+            raise _not_regular(path) from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise _not_regular(path)
+
+
+def read_regular(path: Path) -> str:
+    """Return the text of a file as `open_regular` opens it; what is no UTF-8 is replaced."""
+    with open_regular(path) as file:
+        return file.read().decode("utf-8", "replace")
+
+
+def _not_regular(path: Path) -> OSError:
+    return OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def write_private(path: Path, text: str) -> None:

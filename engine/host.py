@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, StorageError
 from engine.files import Layout, check_name
+from engine.guard import Guard
 from engine.model import Claim, WorkerStatus
-from engine.presence import DRAIN, Beat, Presence
+from engine.presence import DRAIN, KILL, Beat, Presence
 from engine.processes import identify, seems_alive
 from engine.store.held import EXPIRE, RELEASE
 from engine.worker import Why, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from engine.clock import Clock
@@ -65,6 +66,7 @@ class Host:
         self._executors = executors
         self._layout = layout
         self._presence = Presence(layout, clock)
+        self._guard = Guard(layout.state)
         # Leases so short that they need more are for tests and demonstrations.
         self._tick = min(_TICK, config.renew / 2, config.heartbeat)
         self._project = project
@@ -81,11 +83,19 @@ class Host:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops.clear()
+        await asyncio.to_thread(self._guard.close)
 
     async def start(
-        self, agent: str, worker_id: str | None = None, *, until_idle: bool = False
+        self,
+        agent: str,
+        worker_id: str | None = None,
+        *,
+        until_idle: bool = False,
+        own_process: bool = False,
     ) -> Worker:
         """Start a worker; None: it gets the first free `<agent>-<n>`.
+
+        `own_process`: this process is there for this worker alone, and may be ended with it.
 
         Raises:
             ValidationError, LeaseConflict: the names are not free or not allowed.
@@ -101,7 +111,9 @@ class Host:
                 asyncio.create_task(self._listen(), name="host feed"),
             ]
         old = await asyncio.to_thread(self._presence.marks)
-        worker_id = await self._store.register(agent, worker_id, self.identity, seems_alive)
+        worker_id = await self._store.register(
+            agent, worker_id, self.identity, seems_alive, own_process=own_process
+        )
 
         async def is_idle() -> bool:
             return await self._lookout.unfinished(agent) == 0
@@ -116,6 +128,7 @@ class Host:
             project=self._project,
             config=self._config,
             clock=self._clock,
+            guard=self._guard,
             is_idle=is_idle if until_idle else None,
         )
         try:
@@ -144,6 +157,13 @@ class Host:
         """Count the runs of this process."""
         return sum(worker.claim is not None for worker in self.workers.values())
 
+    def end_taken(self, run_ids: Iterable[str]) -> None:
+        """End the runs of this process that have just lost their task."""
+        holding = {w.claim.run_id: w for w in self.workers.values() if w.claim is not None}
+        for run_id in run_ids:
+            if run_id in holding:
+                holding[run_id].interrupt(Why.LOST)
+
     def wake(self, ready: Mapping[str, int]) -> None:
         """Wake as many idle workers as tasks of their agent became claimable."""
         if not ready:
@@ -167,12 +187,12 @@ class Host:
         worker.stopping = True
         try:
             if worker.claim is not None:
-                await self._store.release(worker.claim.task.id, worker.claim.run_id, Why.STOP.value)
-                worker.claim = None
+                await worker.give_back(worker.claim, Why.STOP)
         except AgentmuxError:
             log.exception("%s leaves its task to the reaper", worker.id)
         try:
-            await self._store.set_status(worker.id, self.identity, WorkerStatus.STOPPED)
+            over = WorkerStatus.KILLED if worker.killed else WorkerStatus.STOPPED
+            await self._store.set_status(worker.id, self.identity, over)
             await asyncio.to_thread(self._presence.tell, [_beat_of(worker)])
         except (StorageError, OSError):
             log.exception("%s could not say that it stopped", worker.id)
@@ -187,6 +207,7 @@ class Host:
             await asyncio.sleep(self._tick)
             now = self._clock.monotonic()
             beat_due = now >= next_beat
+            self._guard.tend()
             try:
                 await self._renew()
                 await self._check_claims()
@@ -197,6 +218,9 @@ class Host:
             except (AgentmuxError, OSError) as error:
                 # Tried again at the next tick; the lease gives it minutes.
                 log.warning("host tick: %s", error)
+            except Exception:
+                # Whatever it is, leases must be renewed and orders obeyed all the same.
+                log.exception("host tick")
 
     async def _check_claims(self) -> None:
         """End the runs whose claim was taken away or is asked back."""
@@ -219,9 +243,11 @@ class Host:
             word = found.get(self._layout.stop_file(worker.agent, worker.id).name)
             if word is None:
                 continue
+            worker.killed = worker.killed or word == KILL
             if not worker.stopping:
                 await self._store.set_status(worker.id, self.identity, WorkerStatus.STOPPING)
-            worker.stop(drain=word == DRAIN)
+            # What a kill ends was taken from it in the store; nothing else must be interrupted.
+            worker.stop(drain=word in {DRAIN, KILL})
 
     async def _renew(self) -> None:
         """Renew all leases once one is older than `renew`, by the clock that the reaper reads.
@@ -272,7 +298,12 @@ class Host:
                 await asyncio.sleep(_LISTEN_PAUSE)
 
     async def _look_for_work(self) -> float | None:
-        """Wake whom there is work for; return the seconds until the next backoff is over."""
+        """Wake whom there is work for; return the seconds until the next backoff is over.
+
+        Whoever lost a run to an order of another process ends it at once, too.
+        """
+        if self.active_runs() and await self._lookout.some_endings():
+            await self._check_claims()
         due = await self._lookout.next_due()
         if due is not None and due <= self._clock.now():
             await self._store.end_backoff()

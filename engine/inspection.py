@@ -8,50 +8,84 @@ a moment later too.
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from engine.census import tagged
+from engine.clock import SystemClock, to_iso
 from engine.errors import StorageError
-from engine.findings import Finding, Findings, Level
+from engine.findings import NO_TAMPERING, REBUILD, REPAIR, Finding, Findings, Level
+from engine.leftovers import ENDING_SECONDS, Fate, leftovers, orphans
 from engine.logcheck import check_log
-from engine.model import LIVE_WORKERS
 from engine.processes import seems_alive
-from engine.store.audit import Holder, audit, read_holders
-from engine.store.database import SAFE_SQLITE
+from engine.store.audit import UNREADABLE, audit, events_are_whole, sqlite_trouble
+from engine.store.database import is_damage
+from engine.store.rebuild import knows_more
+from engine.store.vitals import Vitals, open_for_reading, read_vitals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
     from pathlib import Path
 
+    from engine.clock import Clock
     from engine.files import Layout
+    from engine.leftovers import Leftover
     from engine.model import ProcessId
-    from engine.store.queries import Queries
-    from engine.views import WorkerRow
 
-__all__ = ["Finding", "Level", "inspect"]
+__all__ = ["Finding", "Level", "inspect", "open_to_others", "table_is_whole"]
 
 _SETTLE = 0.5
 """Seconds until the second look at what is suspect: a worker's start and end leave such traces."""
 _OTHERS = 0o077
+_BY_ITSELF = "the next worker that starts mends it, or `agentmux doctor --repair`"
+_REWRITE = (
+    "`agentmux doctor --repair` writes the log anew from the events table and keeps the old one "
+    "in state/quarantine"
+)
 
 
-async def inspect(layout: Layout, queries: Queries) -> list[Finding]:
+async def inspect(layout: Layout, clock: Clock | None = None) -> list[Finding]:
     """Look at everything and change nothing; errors first. What cannot be read is a finding."""
+    clock = clock or SystemClock()
     found = await asyncio.to_thread(audit, layout.database)
-    live = await _look_at_the_living(layout, queries)
+    if any(one.check in {"schema", UNREADABLE} for one in found):
+        return found
+    live = await asyncio.to_thread(_look_at_the_living, layout, clock.now())
     if live.suspects:
         await asyncio.sleep(_SETTLE)
-        again = await _look_at_the_living(layout, queries)
+        again = await asyncio.to_thread(_look_at_the_living, layout, clock.now())
         live = _Living(
             [finding for finding in live.suspects if finding in again.suspects], again.at_work
         )
-    found += await asyncio.to_thread(check_log, layout, at_work=live.at_work)
+    told = await asyncio.to_thread(check_log, layout, at_work=live.at_work)
+    if any(one.advice == REPAIR for one in told):
+        advice = _REWRITE
+        if not await asyncio.to_thread(table_is_whole, layout):
+            has_gaps = any(one.check == "events" for one in found)
+            advice = NO_TAMPERING if has_gaps else REBUILD
+        told = [replace(one, advice=advice) if one.advice == REPAIR else one for one in told]
+    found += told
     found += live.suspects
-    found += await asyncio.to_thread(_still_things, layout)
+    found += await asyncio.to_thread(_permissions, layout)
+    found += sqlite_trouble()
     return sorted(found, key=lambda finding: finding.level is not Level.ERROR)
+
+
+def table_is_whole(layout: Layout) -> bool:
+    """Whether the log can be written anew from the events table without losing an event.
+
+    Not if the table has gaps, or the log goes on where it ends: then somebody changed it, or put
+    an older one in its place.
+    """
+    try:
+        with closing(open_for_reading(layout.database)) as db:
+            return events_are_whole(layout.database) and not knows_more(db, layout)
+    except (OSError, sqlite3.Error):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,141 +96,113 @@ class _Living:
     at_work: bool
 
 
-async def _look_at_the_living(layout: Layout, queries: Queries) -> _Living:
-    processes = await asyncio.to_thread(_tagged, layout.state)
+def _look_at_the_living(layout: Layout, now: datetime) -> _Living:
+    # In this order: whatever carries the tag of a run by then was claimed before.
     try:
-        workers = await queries.workers()
-        runs = await asyncio.to_thread(read_holders, layout.database)
-    except (StorageError, ValueError, TypeError) as error:
+        processes: dict[ProcessId, str] | str = tagged(layout.state)
+    except StorageError as error:
+        processes = str(error)
+    try:
+        vitals = read_vitals(layout.database)
+    except StorageError as error:
         # Rows or pages that are damaged are a finding too, not the end of the inspection.
         message = f"workers and active runs cannot be read: {error}"
-        return _Living([Finding(Level.ERROR, "workers", message)], at_work=False)
+        cause = error.__cause__
+        # A lock or a full disk says nothing about what is stored; its sentence says what to do.
+        harmless = isinstance(cause, sqlite3.Error) and not is_damage(cause)
+        advice = "mend what is said there" if harmless else NO_TAMPERING
+        found = Finding(Level.ERROR, "workers", message, advice)
+        unread = (one for one in leftovers(layout, (), now) if one.fate is Fate.SET_ASIDE)
+        return _Living([found, *_files(unread)], at_work=False)
+    living = [worker for worker in vitals.workers if seems_alive(worker.host)]
     suspects = [
-        *_lost_workers(workers),
-        *_lost_runs(runs),
-        *_orphans(processes, runs),
-        *await asyncio.to_thread(_pid_files, layout.pids, workers),
+        *_lost_workers(vitals),
+        *_lost_runs(vitals),
+        *_lingering(vitals, now),
+        *_orphans(processes, vitals),
+        *_files(leftovers(layout, living, now)),
     ]
-    return _Living(suspects, any(worker.alive for worker in workers))
+    return _Living(suspects, bool(living))
 
 
-def _tagged(state: Path) -> dict[ProcessId, str] | str:
-    """Return the processes of runs, or why that cannot be known."""
-    try:
-        return tagged(state)
-    except StorageError as error:
-        return str(error)
+_FATES = {
+    None: "wait for its next sign of life",
+    Fate.REMOVE: "the next worker that starts removes it, or `agentmux doctor --repair`",
+    Fate.SET_ASIDE: (
+        "the next worker that starts, or `agentmux doctor --repair`, moves it to state/quarantine"
+    ),
+    Fate.REWRITE: "`agentmux doctor --repair` writes it anew",
+}
 
 
-def _lost_workers(workers: Iterable[WorkerRow]) -> list[Finding]:
-    found = Findings("workers")
-    for worker in workers:
-        if worker.status in LIVE_WORKERS and not worker.alive:
-            found.add(
-                f"worker {worker.id!r} is {worker.status}, but its process {worker.pid} is gone"
-            )
+def _files(found: Iterable[Leftover]) -> list[Finding]:
+    kinds: dict[tuple[str, Fate | None], Findings] = {}
+    for one in found:
+        if (one.kind, one.fate) not in kinds:
+            level = Level.ERROR if one.matters else Level.NOTE
+            kinds[one.kind, one.fate] = Findings(one.kind, level, advice=_FATES[one.fate])
+        kinds[one.kind, one.fate].add(str(one))
+    return [finding for findings in kinds.values() for finding in findings.all()]
+
+
+def _lost_workers(vitals: Vitals) -> list[Finding]:
+    found = Findings("workers", advice=_BY_ITSELF)
+    for worker in vitals.workers:
+        if not seems_alive(worker.host):
+            what = f"worker {worker.id!r} is {worker.status}"
+            found.add(f"{what}, but its process {worker.host.pid} is gone")
     return found.all()
 
 
-def _lost_runs(runs: Iterable[Holder]) -> list[Finding]:
-    found = Findings("runs")
-    for run in runs:
+def _lost_runs(vitals: Vitals) -> list[Finding]:
+    found = Findings("runs", advice=f"its task is not lost: {_BY_ITSELF}")
+    for run in vitals.runs:
         what = f"run {run.run_id} holds task {run.task_id!r}, but its worker {run.worker_id!r}"
         if run.over:
             found.add(f"{what} has ended")
-        elif not seems_alive(run.host):
+        elif run.host is not None and not seems_alive(run.host):
             found.add(f"{what} is gone (process {run.host.pid})")
     return found.all()
 
 
-def _orphans(processes: dict[ProcessId, str] | str, runs: Iterable[Holder]) -> list[Finding]:
+def _lingering(vitals: Vitals, now: datetime) -> list[Finding]:
+    found = Findings("endings", advice=_BY_ITSELF)
+    for run in vitals.leaving:
+        what = f"run {run.run_id} lost task {run.task_id!r}"
+        if not seems_alive(run.host):
+            found.add(f"{what}; its worker {run.worker_id!r} is gone and cannot end its processes")
+        elif now - run.since > timedelta(seconds=ENDING_SECONDS):
+            found.add(f"{what} at {to_iso(run.since)}, and its processes are still not known gone")
+    return found.all()
+
+
+def _orphans(processes: dict[ProcessId, str] | str, vitals: Vitals) -> list[Finding]:
     if isinstance(processes, str):
-        return [Finding(Level.NOTE, "orphans", f"orphans cannot be looked for: {processes}")]
-    found = Findings("orphans")
-    active = {run.run_id for run in runs}
-    for process, run_id in sorted(processes.items(), key=lambda item: item[0].pid):
-        if run_id not in active:
-            found.add(f"process {process.pid} is left of run {run_id}, which holds no task; end it")
+        message = f"orphans cannot be looked for: {processes}"
+        return [Finding(Level.NOTE, "orphans", message, "look for processes by hand")]
+    found = Findings("orphans", advice="`agentmux doctor --repair` ends it")
+    for run_id, left in orphans(processes, vitals).items():
+        for process in left:
+            found.add(f"process {process.pid} is left of run {run_id}, which holds no task")
     return found.all()
-
-
-def _pid_files(folder: Path, workers: Iterable[WorkerRow]) -> list[Finding]:
-    found = Findings("pid files")
-    owners = {f"{worker.agent}-{worker.id}.pid": worker.pid for worker in workers if worker.alive}
-    for file in _files(folder, "*.pid"):
-        text = _text(file)
-        if text is None:
-            continue
-        if isinstance(text, OSError) or not (text.isascii() and text.strip().isdigit()):
-            what = text.strerror if isinstance(text, OSError) else f"it holds {text[:40]!r}, no pid"
-            found.add(f"{file} cannot be read: {what}")
-        elif file.name not in owners:
-            found.add(f"{file} is stale: it names pid {text.strip()}, no live worker owns it")
-        elif int(text) != owners[file.name]:
-            found.add(f"{file} names pid {text.strip()}, its worker's is {owners[file.name]}")
-    return found.all()
-
-
-def _still_things(layout: Layout) -> list[Finding]:
-    return [*_heartbeats(layout.heartbeats), *_permissions(layout), *_sqlite()]
-
-
-def _heartbeats(folder: Path) -> list[Finding]:
-    found = Findings("heartbeats")
-    for file in _files(folder, "*.json"):
-        text = _text(file)
-        if text is None:
-            continue
-        if isinstance(text, OSError):
-            found.add(f"{file} cannot be read: {text.strerror}")
-        elif not _is_object(text):
-            found.add(f"{file} holds no JSON object: {text[:40]!r}")
-    return found.all()
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _permissions(layout: Layout) -> list[Finding]:
+    """Find what others can reach of the state folder."""
     found = Findings("permissions", Level.NOTE)
-    folders = (layout.heartbeats, layout.pids, layout.control)
-    inside = (file for folder in (layout.state, *folders) for file in _files(folder, "*"))
-    for path in dict.fromkeys((layout.state, *folders, layout.artifacts, *inside)):
-        try:
-            mode = path.lstat().st_mode & 0o777
-        except FileNotFoundError:
-            continue
-        if mode & _OTHERS:
-            right = 0o700 if path.is_dir() else 0o600
-            found.add(f"{path} is {mode:04o}, not {right:04o}: others can reach it")
+    for path, mode, right in open_to_others(layout):
+        found.add(f"{path} is {mode:04o}, not {right:04o}: others can reach it")
     return found.all()
 
 
-def _sqlite() -> list[Finding]:
-    if sqlite3.sqlite_version_info >= SAFE_SQLITE:
-        return []
-    safe = ".".join(map(str, SAFE_SQLITE))
-    message = (
-        f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug, mended in {safe}; "
-        "agentmux works around it, other programs that write to the store do not"
-    )
-    return [Finding(Level.NOTE, "sqlite", message)]
-
-
-def _files(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield what lies in a folder, but not the drafts of files that are being written."""
-    return (file for file in sorted(folder.glob(pattern)) if not file.name.startswith("."))
-
-
-def _text(file: Path) -> str | OSError | None:
-    """Return what a file says, why it cannot be read, or None if it has just gone."""
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return error
+def open_to_others(layout: Layout) -> Iterator[tuple[Path, int, int]]:
+    """Yield what others can reach: its path, its mode and the right one. Links are left alone."""
+    folders = (layout.heartbeats, layout.pids, layout.control)
+    inside = (file for folder in (layout.state, *folders) for file in sorted(folder.glob("*")))
+    for path in dict.fromkeys((layout.state, *folders, layout.artifacts, *inside)):
+        try:
+            mode = path.stat().st_mode & 0o777
+        except OSError:  # gone meanwhile, or nothing that we may look at
+            continue
+        if mode & _OTHERS and not path.is_symlink():
+            yield path, mode, 0o700 if path.is_dir() else 0o600

@@ -159,11 +159,12 @@ def fold(events: Iterable[Event]) -> dict[str, FoldedTask]:
     """Rebuild every task from its events: definition, state, reasons, attempts and runs.
 
     Every event carries the state that it left the task in, so nothing is guessed. Lease times
-    are not covered. Events of unknown tasks are skipped: their creation lies in a lost file.
+    are not covered. Events of unknown tasks are skipped: their creation lies in a lost file. So
+    are those that an older agentmux left, for they say less than is needed here.
     """
     tasks: dict[str, FoldedTask] = {}
     for event in events:
-        if event.task_id is None:
+        if event.task_id is None or event.data.get("adopted"):
             continue
         if event.type is EventType.TASK_CREATED:
             tasks[event.task_id] = task = FoldedTask(event.data["definition"], State.READY)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.clock import Clock, to_iso
-from engine.files import Layout, write_private
+from engine.files import Layout, read_regular, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 DRAIN = "drain"
 """A stop file that says so lets the worker finish its task; any other stops it at once."""
+KILL = "kill"
+"""A stop file that says so is for a worker whose run was killed: it must not take another."""
 
 Marks = dict[str, tuple[int, int]]
 """Stop files by name, with what changes when one is touched again."""
@@ -86,11 +88,11 @@ class Presence:
         """
         pid_file = self._layout.pid_file(agent, worker_id)
         try:
-            if pid_file.exists() and pid_file.read_text(encoding="utf-8") != str(pid):
+            if os.path.lexists(pid_file) and read_regular(pid_file) != str(pid):
                 return
             for file in (pid_file, self._layout.stop_file(agent, worker_id)):
                 file.unlink(missing_ok=True)
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             log.warning("%s is left behind: %s", pid_file, error)
 
     def marks(self) -> Marks:
@@ -112,15 +114,15 @@ class Presence:
         found = {}
         for name in self.marks():
             try:
-                found[name] = (self._layout.control / name).read_text(errors="replace").strip()
+                found[name] = read_regular(self._layout.control / name).strip()
             except FileNotFoundError:
                 continue  # its worker has just removed it
             except OSError:
-                found[name] = ""  # a folder, or another user's: that it is there is enough
+                found[name] = ""  # a folder, a pipe, another user's: that it is there is enough
         return found
 
-    def ask_stop(self, agent: str, worker_id: str, *, drain: bool) -> Path:
-        """Write a worker's stop file; return it."""
+    def ask_stop(self, agent: str, worker_id: str, word: str = "") -> Path:
+        """Write a worker's stop file, with DRAIN or KILL in it if need be; return it."""
         file = self._layout.stop_file(agent, worker_id)
-        write_private(file, DRAIN if drain else "")
+        write_private(file, word)
         return file

@@ -15,13 +15,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
-from engine.census import RUN_ID, STATE_DIR, tree_of
-from engine.errors import AgentmuxError, Code, StorageError
+from engine.census import RUN_ID, STATE_DIR, is_within, tree_of
+from engine.errors import AgentmuxError, Code, LeaseConflict, StorageError
 from engine.model import ProcessId
 from engine.proctable import look_at, spared_pids
+from engine.signalling import identify, is_alive, kill_groups, open_pidfd, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,27 +134,6 @@ def spawn(
     return Child(popen, ProcessId(popen.pid, look.started))
 
 
-def identify(pid: int) -> ProcessId | None:
-    """Return who has this pid now, or None if nobody does (a zombie is nobody).
-
-    Raises:
-        StorageError: it cannot be known; whoever asks must not take that for "gone".
-
-    """
-    look = look_at(pid)
-    return None if look is None or look.ended else ProcessId(pid, look.started)
-
-
-def is_alive(process: ProcessId) -> bool:
-    """Tell whether this very process is alive.
-
-    Raises:
-        StorageError: it cannot be known.
-
-    """
-    return identify(process.pid) == process
-
-
 async def gone(process: ProcessId) -> None:
     """Return once this process has ended; a zombie has. At once if it already has.
 
@@ -162,7 +141,7 @@ async def gone(process: ProcessId) -> None:
         StorageError: it cannot be known.
 
     """
-    pidfd = _pidfd(process.pid)
+    pidfd = open_pidfd(process.pid)
     if pidfd is None:
         while is_alive(process):  # noqa: ASYNC110 - without pidfds there is no event to wait for
             await asyncio.sleep(_POLL)
@@ -196,11 +175,18 @@ async def end_tree(
 
     Raises:
         TreeSurvived: somebody is alive 5 s after the first SIGKILL.
+        LeaseConflict: this process is part of that tree; nobody was ended.
         StorageError: /proc cannot be read; the tree may be alive.
 
     """
+    roots = set(roots)
+    if await asyncio.to_thread(is_within, run_id, state_dir, roots):
+        raise LeaseConflict(
+            f"this process is part of run {run_id}, so it cannot end it; its host does, or say it "
+            "again from outside the task"
+        )
     ending = asyncio.create_task(
-        _end_tree(run_id, state_dir, set(roots), grace), name=f"end tree of {run_id}"
+        _end_tree(run_id, state_dir, roots, grace), name=f"end tree of {run_id}"
     )
     cancelled: asyncio.CancelledError | None = None
     while not ending.done():
@@ -240,63 +226,44 @@ async def _end_tree(run_id: str, state_dir: Path, known: set[ProcessId], grace: 
                     await gone(member)
 
 
+async def end_process(process: ProcessId, *, grace: float) -> None:
+    """End one process: SIGTERM, `grace` seconds, SIGKILL. Never this one or an ancestor of it.
+
+    Raises:
+        LeaseConflict: it is alive 5 s after SIGKILL, or it is one of ours.
+        StorageError: it cannot be known whether it lives.
+
+    """
+    if is_ours(process):
+        raise LeaseConflict(f"process {process.pid} is this one or one that started it")
+    for number, wait in ((signal.SIGTERM, grace), (signal.SIGKILL, _UNKILLABLE)):
+        if number is signal.SIGTERM and not grace:
+            continue
+        send(process, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await gone(process)
+            return
+    raise LeaseConflict(
+        f"process {process.pid} survived SIGKILL; it hangs in the kernel or is another user's"
+    )
+
+
+def is_ours(process: ProcessId) -> bool:
+    """Tell whether a process is this one or an ancestor of it: those are never ended."""
+    return process.pid in spared_pids()
+
+
 def _strike(
     run_id: str, state_dir: Path, known: set[ProcessId], told: set[ProcessId], *, kill: bool
 ) -> set[ProcessId]:
     """Look once, and signal: SIGKILL to all, or SIGTERM to whom it was not yet sent."""
     if kill:
-        _kill_groups(known)
+        kill_groups(known)
     members = tree_of(run_id, state_dir, known)
     for member in members if kill else members - told:
-        _send(member, signal.SIGKILL if kill else signal.SIGTERM)
+        send(member, signal.SIGKILL if kill else signal.SIGTERM)
     return members
-
-
-def _kill_groups(leaders: Iterable[ProcessId]) -> None:
-    """Kill the groups of leaders that still hold their pid, dead or alive.
-
-    The kernel does this in one step, so that a chain of forks cannot outrun it.
-    """
-    ours = {os.getpgid(0)}
-    for pid in spared_pids() - {1}:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            ours.add(os.getpgid(pid))
-    for leader in leaders:
-        if leader.pid in ours:
-            continue
-        look = look_at(leader.pid)
-        if look is not None and look.started == leader.started:
-            # No such group: it leads none. Not permitted: tree_of goes on to report who is left.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(leader.pid, signal.SIGKILL)
-
-
-def _send(process: ProcessId, number: signal.Signals) -> None:
-    """Signal this very process, or nobody."""
-    pidfd = _pidfd(process.pid)
-    try:
-        # A process that ended needs no signal; one that we may not signal is a survivor.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if not is_alive(process):
-                return
-            if sys.platform == "linux" and pidfd is not None:
-                signal.pidfd_send_signal(pidfd, number)
-            else:
-                os.kill(process.pid, number)
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)
-
-
-def _pidfd(pid: int) -> int | None:
-    """Return a handle that stays with the process that has `pid` now; None if there is none.
-
-    None also where the system has no such handles: then identity is checked before each signal.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            return os.pidfd_open(pid)
-    return None
 
 
 @contextlib.contextmanager

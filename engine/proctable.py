@@ -6,6 +6,7 @@ What cannot be known is raised as StorageError and never reads as "gone". Knows 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -24,6 +25,13 @@ _SETTLED = 5
 _CHUNK = 32768
 _READ = os.O_RDONLY | os.O_CLOEXEC
 
+_EXITING = 0x4
+"""PF_EXITING, among the flags of /proc/PID/stat."""
+_KERNEL_THREAD = 0x200000
+"""PF_KTHREAD, likewise."""
+_LONGEST_EXIT = 2.0
+"""Seconds; one that takes longer hangs in the kernel, and holds up nobody else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -41,8 +49,9 @@ class Look:
 def session_of(pid: int) -> int | None:
     """Return a process's session, None if it is gone.
 
-    OUTSIDE for kernel threads and whoever came into our pid namespace from without: they are no
-    children of ours. UNKNOWN where the system keeps other sessions to itself.
+    OUTSIDE if its leader is not in our pid namespace: so for kernel threads, and in a container
+    for whatever was started into it from without. UNKNOWN where the system keeps other sessions
+    to itself.
     """
     try:
         return os.getsid(pid)
@@ -64,6 +73,18 @@ def spared_pids() -> set[int]:
 
 
 if sys.platform == "linux":
+
+    @cache
+    def sees_kernel_threads() -> bool:
+        """Tell whether kernel threads are listed: hundreds that look like a process in its exec.
+
+        They are where the first of them, pid 2, is: not in a container.
+        """
+        try:
+            stat = _read("/proc/2/stat")
+        except OSError:
+            return False
+        return bool(int(stat[stat.rindex(b")") + 2 :].split()[6]) & _KERNEL_THREAD)
 
     def all_pids() -> set[int]:
         """Return every pid that is taken now.
@@ -120,14 +141,30 @@ if sys.platform == "linux":
                 if _read(f"/proc/{pid}/cmdline"):
                     settled += 1
                 else:
+                    _await_end(pid)
                     time.sleep(0.001)
         except (FileNotFoundError, ProcessLookupError):
+            _await_end(pid)
             return None
         except PermissionError:
             return b""
         except OSError as error:
             raise StorageError(f"cannot look at process {pid}: {error.strerror}") from error
         return b""
+
+    def _await_end(pid: int) -> None:
+        """Wait for a process that is on its way out: nobody can tell any more whose it is.
+
+        Its variables went first; its memory takes a while, and its files and locks go last.
+        """
+        deadline = time.monotonic() + _LONGEST_EXIT
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            while time.monotonic() < deadline:
+                stat = _read(f"/proc/{pid}/stat")
+                fields = stat[stat.rindex(b")") + 2 :].split()
+                if fields[0] in {b"Z", b"X"} or not int(fields[6]) & _EXITING:
+                    return
+                time.sleep(0.001)
 
     @cache
     def _boot() -> str:
@@ -153,6 +190,10 @@ if sys.platform == "linux":
             os.close(file)
 
 else:
+
+    def sees_kernel_threads() -> bool:
+        """Tell whether kernel threads are listed among the processes: not on this system."""
+        return False
 
     def all_pids() -> set[int]:
         """Return every pid that is taken now."""

@@ -35,7 +35,8 @@ class Progress:
 class TaskRow:
     """A task as lists show it. `pending` counts unmet deps; `worker_id` is that of the last run.
 
-    `claimed_by`, `lease_until` and `timeout_at` are None unless a run holds the task.
+    `claimed_by`, `lease_until` and `timeout_at` are None unless a run holds the task. `ending` is
+    the former run while its tree may still live: the task cannot be claimed before it is gone.
     `started_at` and `ended_at` are those of the last run.
     """
 
@@ -60,6 +61,7 @@ class TaskRow:
     ended_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    ending: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class WorkerRow:
     """A worker. `alive` says whether its process is there now, whatever the table says.
 
     `task_id`, `run_id`, `run_started_at` and `lease_until` are of the task it holds.
+    `own_process`: the process is there for this worker alone, and ends when it is killed.
     """
 
     id: str
@@ -99,6 +102,7 @@ class WorkerRow:
     started_at: datetime
     beat_at: datetime
     note: str
+    own_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, LeaseLost, StorageError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from engine.clock import Clock
     from engine.config import Config
     from engine.files import Layout
+    from engine.guard import Guard
     from engine.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Worker:
         project: Path,
         config: Config,
         clock: Clock,
+        guard: Guard,
         is_idle: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.agent = agent
@@ -67,6 +70,7 @@ class Worker:
         self.idle = False
         self.until_idle = is_idle is not None
         self.stopping = False
+        self.killed = False
         self._host = host
         self._store = store
         self._executors = executors
@@ -75,10 +79,13 @@ class Worker:
         self._project = project
         self._config = config
         self._clock = clock
+        self._guard = guard
         self._is_idle = is_idle
         self._wake = asyncio.Event()
         self._run: asyncio.Task[Outcome] | None = None
         self._why: Why | None = None
+        self._timing_out: asyncio.Task[bool] | None = None
+        self._tree_gone = True
 
     def wake(self) -> None:
         """Say that there may be something to claim."""
@@ -117,7 +124,7 @@ class Worker:
             await self._work()
         if self.claim is not None:
             # Claimed in the moment of the stop, never started.
-            await self._give_back(self.claim, Why.STOP)
+            await self.give_back(self.claim, Why.STOP)
 
     async def _next_claim(self) -> Claim | None:
         try:
@@ -141,14 +148,17 @@ class Worker:
         claim = self.claim
         assert claim is not None
         outcome = await self._carry_out(claim)
-        if outcome is None:
-            why = self._why or Why.LOST
-            if why is Why.LOST:
-                self.claim = None
-            else:
-                await self._give_back(claim, why)
-        else:
+        taken = await self._was_timed_out()
+        if outcome is None and self._why is Why.TIMEOUT and not taken:
+            # The store refused when the time was over; now it has to hear of it all the same.
+            error = f"timed out after {claim.task.timeout:g} s"
+            outcome = Outcome(RunOutcome.TIMED_OUT, error=error)
+        if outcome is not None:
             self.claim = await self._report(claim, outcome)
+        elif self._why in (Why.STOP, Why.ASKED) and not taken:
+            await self.give_back(claim, self._why)
+        else:
+            await self._let_go(claim)
 
     async def _carry_out(self, claim: Claim) -> Outcome | None:
         """Return how the run ended, None if it was interrupted; its tree is gone then."""
@@ -159,29 +169,48 @@ class Worker:
                 RunOutcome.BLOCKED,
                 error=f"no executor for kind {kind!r}; known: {', '.join(sorted(self._executors))}",
             )
-        self._why = None
+        self._why, self._tree_gone = None, True
         self._run = asyncio.create_task(self._execute(executor, claim), name=f"run {claim.run_id}")
         if self.stopping:
             self.interrupt(Why.STOP)
-        timer = asyncio.get_running_loop().call_later(
-            claim.task.timeout, self.interrupt, Why.TIMEOUT
-        )
+        timer = asyncio.get_running_loop().call_later(claim.task.timeout, self._time_out, claim)
         try:
             return await self._run
         except asyncio.CancelledError:
-            why = self._reason()
-            if why is None:
+            if self._reason() is None:
                 raise
-            if why is Why.TIMEOUT:
-                limit = f"{claim.task.timeout:g} s"
-                return Outcome(RunOutcome.TIMED_OUT, error=f"timed out after {limit}")
             return None
         finally:
             timer.cancel()
             self._run = None
+            if self._tree_gone:
+                self._guard.over(claim.run_id)
+
+    def _time_out(self, claim: Claim) -> None:
+        """Take the claim and end the tree, both at once: nothing may come of the run any more."""
+        if self._run is None or self._run.done() or self._why is not None:
+            return
+
+        async def take() -> bool:
+            try:
+                return await self._store.time_out(claim.task.id, claim.run_id)
+            except StorageError as error:
+                log.warning("the end of %s's time is not stored yet: %s", claim.task.id, error)
+                return False
+
+        self._timing_out = asyncio.create_task(take(), name=f"time out {claim.run_id}")
+        self.interrupt(Why.TIMEOUT)
+
+    async def _was_timed_out(self) -> bool:
+        """Say whether the run lost its claim because its time was over."""
+        if self._timing_out is None:
+            return False
+        taking, self._timing_out = self._timing_out, None
+        return await taking
 
     async def _execute(self, executor: Executor, claim: Claim) -> Outcome:
         async def started(process: ProcessId) -> None:
+            self._guard.lead(claim.run_id, process)
             await self._insist(lambda: self._store.lead(claim, process))
 
         async def progress(note: str) -> None:
@@ -196,6 +225,7 @@ class Worker:
             project=self._project,
             config=self._config,
             clock=self._clock,
+            starting=partial(self._guard.begin, claim.run_id),
             started=started,
             progress=progress,
         )
@@ -208,6 +238,7 @@ class Worker:
             raise asyncio.CancelledError from None
         except AgentmuxError as error:
             # Its tree may live on, or its files cannot be written: no retry helps by itself.
+            self._tree_gone = False
             return Outcome(RunOutcome.BLOCKED, error=str(error))
         except Exception as error:
             log.exception("executor of %s failed", claim.task.id)
@@ -231,18 +262,21 @@ class Worker:
 
         Once a stop was asked and the store still refuses, the claim is left to its lease.
         """
-        attempt = 0
+        attempt, unfit = 0, False
         while True:
             try:
                 if not self.stopping:
                     return await self._store.finish_and_claim(
-                        claim, outcome, self._host, self._preparing
+                        claim, outcome, self._host, self._preparing, tree_gone=self._tree_gone
                     )
-                await self._store.finish(claim, outcome)
+                await self._store.finish(claim, outcome, tree_gone=self._tree_gone)
             except LeaseLost:
                 return None
             except (TypeError, ValueError) as error:
                 # The executor's, not the store's: JSON that is none, text that cannot be encoded.
+                if unfit:
+                    raise
+                unfit = True
                 why = ascii(f"internal error: the result of the run cannot be stored: {error}")
                 outcome = Outcome(RunOutcome.FAILED, error=why[1:-1])
             except StorageError as error:
@@ -255,12 +289,20 @@ class Worker:
             else:
                 return None
 
-    async def _give_back(self, claim: Claim, why: Why) -> None:
+    async def give_back(self, claim: Claim, why: Why) -> None:
         """Release a claim whose tree is gone."""
         try:
             await self._store.release(claim.task.id, claim.run_id, why.value)
         except LeaseLost:
-            pass
+            await self._let_go(claim)
         except StorageError:
             log.exception("%s could not be released; its lease will expire", claim.task.id)
         self.claim = None
+
+    async def _let_go(self, claim: Claim) -> None:
+        """Say that the tree of a run which lost its task is gone; the reaper sees it otherwise."""
+        self.claim = None
+        try:
+            await self._store.gone(claim.run_id)
+        except StorageError as error:
+            log.warning("the end of %s is not stored yet: %s", claim.run_id, error)

@@ -85,16 +85,21 @@ def in_backoff(task: TaskRow, now: datetime) -> bool:
     return task.state is State.READY and task.not_before is not None and task.not_before > now
 
 
+def is_ending(task: TaskRow) -> bool:
+    """Say whether a READY task waits for its former run's processes to be gone."""
+    return task.state is State.READY and task.ending is not None
+
+
 def task_symbol(task: TaskRow, now: datetime) -> str:
     """Return a task's symbol; one in backoff waits."""
-    if in_backoff(task, now):
+    if in_backoff(task, now) or is_ending(task):
         return narrate.WAITING
     return narrate.symbol(task.state, task.reasons, task.pending)
 
 
 def state_words(task: TaskRow, now: datetime) -> str:
     """Return a task's state as people say it."""
-    if task.state is State.READY and (task.pending or in_backoff(task, now)):
+    if task.state is State.READY and (task.pending or in_backoff(task, now) or is_ending(task)):
         return "waiting"
     return task.state.lower()
 
@@ -190,6 +195,8 @@ def _why_not_yet(
     if in_backoff(task, now):
         failed = f" after: {clean_text(task.error)}" if task.error else ""
         return f"again in {until(task.not_before, now)}{failed}"
+    if is_ending(task):
+        return "its former run is being ended"
     if is_held(task.agent, held):
         return "claims are held"
     return f"ready for a {clean_text(task.agent)} worker"

@@ -1,28 +1,102 @@
-"""The command that checks: doctor."""
+"""The commands that check: doctor and health."""
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from engine.cli.render import say, say_json_list
-from engine.cli.session import existing_engine
+from engine.cli.progress import slow_steps
+from engine.cli.render import heading, paint, say, say_json, say_json_list, say_raw, use_colour
+from engine.cli.session import existing_engine, require_store
+from engine.commands import Step
+from engine.core import Engine
+from engine.files import Layout
+from engine.findings import Level
+from engine.health import take_health
 from engine.inspection import inspect
 from engine.model import to_json
+from engine.text import age, clean_text
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+    from engine.findings import Finding
+    from engine.health import Health
+
+_STYLES = {Level.ERROR: "bad", Level.WARNING: "human", Level.NOTE: "dim"}
 
 
 async def doctor(args: argparse.Namespace) -> int:
-    """`doctor`: exit 1 for an inconsistency, never for a note."""
-    async with existing_engine(args.state_dir, read_only=True) as engine:
-        findings = await inspect(engine.layout, engine.queries)
+    """`doctor`: exit 1 for an inconsistency that is there, or left, but never for a note."""
+    require_store(args.state_dir)
+    done: list[str] = []
+    with slow_steps() as on_step:
+        if args.repair:
+            async with Engine(args.state_dir, on_step=on_step, deep=True) as engine:
+                on_step(Step("mending"))
+                done = [*engine.notices, *await engine.repair()]
+        on_step(Step("looking for inconsistencies"))
+        findings = await inspect(Layout(args.state_dir.absolute()))
     if args.json:
+        _say_as_json(findings, done if args.repair else None)
+    else:
+        _say_to_people(findings, done, repaired=args.repair)
+    return 1 if any(finding.level is Level.ERROR for finding in findings) else 0
+
+
+def _say_as_json(findings: Sequence[Finding], done: Sequence[str] | None) -> None:
+    if done is None:
         say_json_list(to_json(finding) for finding in findings)
     else:
-        for finding in findings:
-            say(f"{finding.level}: {finding.check}: {finding.message}")
-    errors = sum(finding.level == "error" for finding in findings)
-    if not args.json and not errors:
-        say("no inconsistency found")
-    return 1 if errors else 0
+        say_json({"mended": done, "findings": to_json(list(findings))})
+
+
+def _say_to_people(findings: Sequence[Finding], done: Sequence[str], *, repaired: bool) -> None:
+    for sentence in done:
+        _say_marked("mended", "good", sentence)
+    if repaired and not done:
+        say("nothing was mended")
+    for (_, advice), group in groupby(findings, key=lambda one: (one.check, one.advice)):
+        for finding in group:
+            style = _STYLES[finding.level]
+            _say_marked(finding.level.value, style, f"{finding.check}: {finding.message}")
+        if advice:
+            say(f"  what to do: {advice}")
+    if not any(finding.level is Level.ERROR for finding in findings):
+        say("no inconsistency is left" if done else "no inconsistency found")
+
+
+async def health(args: argparse.Namespace) -> int:
+    """`health`: exit 1 only when degraded, which is an alert of level error."""
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        seen = await take_health(engine.layout, engine.config, engine.clock)
+    if args.json:
+        say_json(to_json(seen))
+    else:
+        _say_health(seen)
+    return 1 if seen.degraded else 0
+
+
+def _say_health(seen: Health) -> None:
+    oldest = seen.oldest_running_age
+    age_of_oldest = "" if oldest is None else f", the oldest for {age(oldest / 1000)}"
+    say(
+        f"{seen.running_count:,} running{age_of_oldest}; "
+        f"{seen.max_concurrent:,} can run at once now"
+    )
+    say(
+        f"{seen.queued_count:,} queued, {seen.waiting_count:,} waiting, "
+        f"{seen.blocked_count:,} blocked, {seen.completed_count:,} completed, "
+        f"{seen.failed_count:,} failed"
+    )
+    if seen.alerts:
+        heading("alerts")
+    for alert in seen.alerts:
+        _say_marked(alert.level.value, _STYLES[alert.level], f"{alert.kind}: {alert.message}")
+    if not seen.alerts:
+        say("healthy")
+
+
+def _say_marked(word: str, style: str, text: str) -> None:
+    say_raw(f"{paint(word, style, colour=use_colour())}: {clean_text(text)}")

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
+from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError
 from engine.text import clean_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_notices = logging.getLogger("engine.notices")
+_REMEMBERED = 200
 
 
 class LineFormatter(logging.Formatter):
@@ -23,10 +31,33 @@ class LineFormatter(logging.Formatter):
         return clean_text(text, newlines=True)
 
 
+class NotTwice(logging.Filter):
+    """Lets a notice pass only if no warning has said it: some are both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: deque[str] = deque(maxlen=_REMEMBERED)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether to print a record."""
+        text = record.getMessage()
+        if record.name == _notices.name and text in self._said:
+            return False
+        self._said.append(text)
+        return True
+
+
 def log_to_stderr() -> None:
     """Send warnings of the engine to stderr; calling it again changes nothing."""
     logger = logging.getLogger("engine")
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(LineFormatter())
+        handler.addFilter(NotTwice())
         logger.addHandler(handler)
+
+
+def tell(notices: Iterable[str]) -> None:
+    """Print what an engine did unasked (see Engine.notices), each sentence once."""
+    for sentence in notices:
+        _notices.warning("%s", sentence)

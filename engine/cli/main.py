@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from engine.cli.logs import log_to_stderr
-from engine.cli.parser import build_parser
+from engine.cli.parser import parse
 from engine.cli.render import OutputClosedError, complain
 from engine.errors import AgentmuxError, Code
 
@@ -38,13 +38,12 @@ def main(argv: list[str] | None = None) -> int:
             # A terminal that cannot show a symbol shows its escape; it is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
     try:
-        args = build_parser().parse_args(argv)
-    except SystemExit as ended:  # argparse has printed help, the version or what is wrong
-        return ended.code if isinstance(ended.code, int) else 0
-    log_to_stderr()
-    try:
+        args = parse(argv)
+        log_to_stderr()
         code = asyncio.run(_handler(args.handler)(args))
         _flush()
+    except SystemExit as ended:  # argparse has printed help, the version or what is wrong
+        return ended.code if isinstance(ended.code, int) else 0
     except OutputClosedError:
         _forget_output()
         return READER_GONE

@@ -5,44 +5,68 @@ Functions are named, not imported, so that a command loads only what it needs.
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 from engine import __version__
-from engine.errors import ValidationError
-from engine.filters import STATES, state_terms
+from engine.cli.arguments import (
+    Commands,
+    Parser,
+    add_dag,
+    add_dry_run,
+    add_selection,
+    add_yes,
+    age,
+    at_least_one,
+    need,
+    need_text,
+    seconds,
+    seq,
+    workers,
+)
 from engine.model import ALL_AGENTS
-from engine.text import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import argparse
 
 CHECKING = "engine.cli.checking"
+COLLECTING = "engine.cli.collecting"
 READING = "engine.cli.reading"
 STEERING = "engine.cli.steering"
 WORKING = "engine.cli.working"
 
-_MOST_WORKERS = 64
+_ASKS = (
+    "It shows what it would do and asks first, unless --yes; without a terminal --yes is needed."
+)
+_ASKS_BULK = (
+    "For one task that is named it is done at once. For several, or those that --state and "
+    "--agent find, it shows what it would do and asks first, unless --yes; without a terminal "
+    "--yes is needed."
+)
+_CODES = "Exit codes: 0 done, 1 refused or failed (with a code on stderr), 2 wrong usage."
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, but what the user typed is cleaned before it is shown again."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print usage and message, and exit with 2."""
-        super().error(clean_text(message))
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line; whatever is wrong with it raises SystemExit(2), help SystemExit(0)."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    need_text(parser, args)
+    if (check := getattr(args, "check", None)) is not None:
+        check(args)
+    return args
 
 
 def build_parser() -> Parser:
     """Return the parser of the whole command line.
 
     The namespace has `handler` ("module:function"), `state_dir` (Path) and the command's own.
+    `check`, if it is there, is called with it and exits for what argparse cannot know.
     """
     parser = Parser(
         prog="agentmux",
         description="Work through a DAG of tasks with a fleet of coding agents.",
+        epilog=_CODES,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"agentmux {__version__}")
@@ -53,53 +77,29 @@ def build_parser() -> Parser:
         default=Path(os.environ.get("AGENTMUX_STATE_DIR") or "state"),
         help="where the store lies (default: $AGENTMUX_STATE_DIR, else ./state)",
     )
-    commands = _Commands(parser.add_subparsers(metavar="COMMAND", required=True, dest="command"))
+    commands = Commands(parser.add_subparsers(metavar="COMMAND", required=True, dest="command"))
     _add_working(commands)
+    _add_workers(commands)
     _add_tasks(commands)
     _add_reading(commands)
-    _add_steering(commands)
+    _add_fleet(commands)
+    _add_upkeep(commands)
     return parser
 
 
-class _Commands:
-    """A level of commands; each takes `--state-dir`, which may stand before or after it."""
-
-    def __init__(self, group: Any) -> None:
-        self._group = group
-
-    def add(
-        self, name: str, handler: str | None, text: str, *, reads: bool = False
-    ) -> argparse.ArgumentParser:
-        command: argparse.ArgumentParser = self._group.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
-        )
-        command.add_argument(
-            "--state-dir",
-            type=Path,
-            metavar="DIR",
-            default=argparse.SUPPRESS,  # or it would undo one that stands before the command
-            help="where the store lies",
-        )
-        if reads:
-            command.add_argument("--json", action="store_true", help="print JSON")
-        if handler is not None:
-            command.set_defaults(handler=handler)
-        return command
-
-
-def _add_working(commands: _Commands) -> None:
+def _add_working(commands: Commands) -> None:
     run = commands.add("run", f"{WORKING}:run", "seed a DAG and work until nothing more can run")
-    _add_dag(run)
+    add_dag(run)
     run.add_argument(
         "--workers",
-        type=_workers,
+        type=workers,
         default=1,
         metavar="N",
         help="workers for each agent of the DAG, 1 to 64 (default: 1)",
     )
     run.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         metavar="S",
         help="stop gracefully after this many seconds and exit 1",
     )
@@ -118,121 +118,180 @@ def _add_working(commands: _Commands) -> None:
         "--stop", action="store_true", help="ask the running worker of this name to stop"
     )
 
+    def check(args: argparse.Namespace) -> None:
+        if args.stop and args.worker_id is None:
+            worker.error("--stop needs --worker-id; `agentmux ps` lists the live workers")
 
-def _add_tasks(commands: _Commands) -> None:
-    tasks = commands.add("tasks", None, "list, show, seed, release and retry tasks")
-    below = _Commands(tasks.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
-    ls = below.add("ls", f"{READING}:list_tasks", "list tasks", reads=True)
-    _add_selection(ls)
+    worker.set_defaults(check=check)
+
+
+def _add_workers(commands: Commands) -> None:
+    stop = commands.add(
+        "stop",
+        f"{STEERING}:stop",
+        "stop workers gracefully: what they run is released",
+        json=True,
+        more=f"Workers that are named are stopped at once. With --all: {_ASKS}",
+    )
+    _add_worker_names(stop)
+    stop.add_argument("--drain", action="store_true", help="let them finish their task first")
+    kill = commands.add(
+        "kill",
+        f"{STEERING}:kill_workers",
+        "end workers: what they run is FAILED, its processes are ended, then a worker process too",
+        json=True,
+        more=f"A process that other workers share goes on. {_ASKS}",
+    )
+    _add_worker_names(kill)
+    kill.add_argument("--force", action="store_true", help="SIGKILL at once, not SIGTERM first")
+
+
+def _add_worker_names(command: argparse.ArgumentParser) -> None:
+    command.add_argument("workers", nargs="*", metavar="WORKER", help="see `agentmux ps`")
+    command.add_argument("--all", action="store_true", help="all that live")
+    add_dry_run(command)
+    add_yes(command)
+
+    def check(args: argparse.Namespace) -> None:
+        if bool(args.workers) == args.all:
+            command.error("name the workers, or say --all (`agentmux ps` lists them)")
+
+    command.set_defaults(check=check)
+
+
+def _add_tasks(commands: Commands) -> None:
+    tasks = commands.add("tasks", None, "list, show, seed and steer tasks")
+    below = Commands(tasks.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
+    ls = below.add("ls", f"{READING}:list_tasks", "list tasks", json=True)
+    add_selection(ls)
     ls.add_argument(
         "words",
         nargs="*",
         metavar="FILTER",
         help="words, state:failed, state:!done, agent:codex, !word; all must hold",
     )
-    show = below.add("show", f"{READING}:show_task", "show all about one task", reads=True)
+    show = below.add("show", f"{READING}:show_task", "show all about one task", json=True)
     show.add_argument("id", metavar="ID")
-    seed = below.add("seed", f"{STEERING}:seed", "bring the store in line with a DAG file")
-    _add_dag(seed)
-    _add_dry_run(seed)
-    release = below.add("release", f"{STEERING}:release", "take tasks from their workers")
-    release.add_argument("ids", nargs="*", metavar="ID")
-    _add_selection(release)
-    _add_dry_run(release)
-    release.add_argument("--yes", action="store_true", help="do not ask")
-    retry = below.add("retry", f"{STEERING}:retry", "make finished or blocked tasks ready again")
-    retry.add_argument("ids", nargs="*", metavar="ID")
-    _add_selection(retry)
-    _add_dry_run(retry)
-    retry.add_argument("--yes", action="store_true", help="do not ask")
-    unlock = commands.add("unlock", f"{STEERING}:release", "the same as `tasks release`")
+    seed = below.add(
+        "seed", f"{STEERING}:seed", "bring the store in line with a DAG file", json=True
+    )
+    add_dag(seed)
+    add_dry_run(seed)
+    _add_order(below, "cancel", "end tasks for good, and the runs that hold them", _ASKS)
+    _add_order(below, "release", "take tasks from their workers: READY again", _ASKS_BULK)
+    retry = _add_order(below, "retry", "make finished or blocked tasks READY again", _ASKS_BULK)
+    retry.add_argument(
+        "--downstream",
+        action="store_true",
+        help="and every finished task that depends on them, however far down; asks, too",
+    )
+    kill = _add_order(below, "kill", "end the runs of tasks, which are FAILED then", _ASKS)
+    kill.add_argument("--force", action="store_true", help="SIGKILL at once, not SIGTERM first")
+    _add_order(below, "purge", "remove tasks and the record of their runs", _ASKS)
+    unlock = commands.add(
+        "unlock", f"{STEERING}:release", "the same as `tasks release`", json=True, more=_ASKS_BULK
+    )
     unlock.add_argument("ids", nargs="+", metavar="ID")
-    _add_dry_run(unlock)
-    unlock.set_defaults(state=None, agent=None, yes=True)
+    add_dry_run(unlock)
+    add_yes(unlock)
+    unlock.set_defaults(state=None, agent=None)
 
 
-def _add_reading(commands: _Commands) -> None:
-    ps = commands.add("ps", f"{READING}:list_workers", "list workers", reads=True)
+def _add_order(below: Commands, name: str, text: str, more: str) -> argparse.ArgumentParser:
+    order = below.add(name, f"{STEERING}:{name}", text, json=True, more=more)
+    order.add_argument(
+        "ids", nargs="*", metavar="ID", help="with --state or --agent: those of them that match"
+    )
+    add_selection(order)
+    add_dry_run(order)
+    add_yes(order)
+    need(order, "ids", "state", "agent", what="name tasks, or choose them by --state or --agent")
+    return order
+
+
+def _add_reading(commands: Commands) -> None:
+    ps = commands.add("ps", f"{READING}:list_workers", "list workers", json=True)
     ps.add_argument("--all", action="store_true", help="those that ended, too")
     explain = commands.add(
-        "explain", f"{READING}:explain", "say why a task is not running", reads=True
+        "explain", f"{READING}:explain", "say why a task is not running", json=True
     )
     explain.add_argument("id", metavar="ID")
-    history = commands.add("history", f"{READING}:history", "list runs, newest first", reads=True)
+    history = commands.add("history", f"{READING}:history", "list runs, newest first", json=True)
     history.add_argument("id", nargs="?", metavar="ID", help="of this task only")
     history.add_argument(
-        "--limit", type=_at_least_one, default=-1, metavar="N", help="the newest N only"
+        "--limit", type=at_least_one, default=-1, metavar="N", help="the newest N only"
     )
-    events = commands.add("events", f"{READING}:events", "print what happened", reads=True)
+    events = commands.add("events", f"{READING}:events", "print what happened", json=True)
     events.add_argument(
-        "--since", type=_seq, default=0, metavar="SEQ", help="only what came after this number"
+        "--since", type=seq, default=0, metavar="SEQ", help="only what came after this number"
     )
     events.add_argument("--follow", action="store_true", help="go on with what happens from now on")
-    commands.add("status", f"{READING}:status", "write and print status.md", reads=True)
-    commands.add("doctor", f"{CHECKING}:doctor", "look for inconsistencies", reads=True)
+    commands.add("status", f"{READING}:status", "write and print status.md", json=True)
 
 
-def _add_steering(commands: _Commands) -> None:
+def _add_fleet(commands: Commands) -> None:
     for name, text in (("hold", "stop claiming tasks"), ("resume", "claim tasks again")):
-        command = commands.add(name, f"{STEERING}:{name}", text)
+        command = commands.add(name, f"{STEERING}:{name}", text, json=True)
         command.add_argument(
             "agent", nargs="?", default=ALL_AGENTS, metavar="AGENT", help="(default: all)"
         )
-
-
-def _add_dag(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "dag",
-        nargs="?",
-        type=Path,
-        metavar="DAG",
-        help="(default: the file last seeded, else agentmux/dag.yaml)",
+        add_dry_run(command)
+    reset = commands.add(
+        "reset",
+        f"{STEERING}:reset",
+        "hold claims, stop all workers, rotate the log, seed anew, resume",
+        json=True,
+        more=f"If a worker is still alive when the time is over nothing is reset. {_ASKS}",
     )
-
-
-def _add_selection(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--state", type=_state, metavar="S", help=f"only these: {', '.join(STATES)}"
+    add_dag(reset, "--dag")
+    reset.add_argument(
+        "--force", action="store_true", help="kill the workers that are still alive then"
     )
-    command.add_argument("--agent", metavar="A", help="only this agent's")
+    reset.add_argument(
+        "--timeout",
+        type=seconds,
+        default=15.0,
+        metavar="S",
+        help="seconds to wait for the workers (default: 15)",
+    )
+    reset.add_argument(
+        "--fresh", action="store_true", help="also begin every task anew that is in the DAG"
+    )
+    add_dry_run(reset)
+    add_yes(reset)
 
 
-def _add_dry_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dry-run", action="store_true", help="only say what would be done")
-
-
-def _state(text: str) -> str:
-    try:
-        state_terms(text)
-    except ValidationError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def _checked(convert: Callable[[str], float], text: str, *, least: float, what: str) -> float:
-    try:
-        value = convert(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-    return value
-
-
-def _workers(text: str) -> int:
-    number = _at_least_one(text)
-    if number > _MOST_WORKERS:
-        raise argparse.ArgumentTypeError(f"{number} is more than {_MOST_WORKERS} for each agent")
-    return number
-
-
-def _at_least_one(text: str) -> int:
-    return int(_checked(int, text, least=1, what="a whole number above 0"))
-
-
-def _seq(text: str) -> int:
-    return int(_checked(int, text, least=0, what="the number of an event"))
-
-
-def _seconds(text: str) -> float:
-    return _checked(float, text, least=0, what="a number of seconds")
+def _add_upkeep(commands: Commands) -> None:
+    commands.add(
+        "health",
+        f"{CHECKING}:health",
+        "print counts and alerts",
+        json=True,
+        more="Exit 1 only for an alert of level error.",
+    )
+    doctor = commands.add(
+        "doctor",
+        f"{CHECKING}:doctor",
+        "look for inconsistencies",
+        json=True,
+        more="Exit 1 for an inconsistency that is there, or left after a repair; never for a note.",
+    )
+    doctor.add_argument(
+        "--repair", action="store_true", help="mend what can be mended safely, and say what was"
+    )
+    gc = commands.add(
+        "gc",
+        f"{COLLECTING}:collect",
+        "remove artifacts of finished runs and rotated logs that nothing needs",
+        json=True,
+        more=_ASKS,
+    )
+    gc.add_argument(
+        "--older-than",
+        type=age,
+        default="30d",
+        metavar="AGE",
+        help="only what ended so long ago: 30d, 12h, 90m, 45s (default: 30d)",
+    )
+    add_dry_run(gc)
+    add_yes(gc)

@@ -1,39 +1,130 @@
-"""How long work shows that it goes on: on stderr, on a terminal only, gone when it is over."""
+"""How long work shows that it goes on: on stderr, on a terminal, gone when it is over."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from engine.cli.receipts import listed
+from engine.cli.render import hint
+from engine.commands import Step
 from engine.model import State
 from engine.narrate import symbol
-from engine.text import plural
+from engine.text import age, clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
+    from rich.status import Status
+
+    from engine.commands import OnStep
     from engine.core import Engine
     from engine.views import Progress as Numbers
 
 REFRESH = 0.1
 """Seconds between two looks at the store."""
+NAMED = 8
+"""Workers that a step names; more are only counted."""
+MOMENT = 1.0
+"""Seconds after which work counts as slow."""
 
 
 @contextmanager
-def busy(what: str) -> Iterator[Callable[[int], None]]:
-    """Show a spinner beside `what` while the block runs.
+def steps(*, pipes: bool = False) -> Iterator[OnStep]:
+    """Yield what shows each Step, from any thread: on a terminal as one live line.
 
-    Yields what takes the number of tasks that are through, from any thread.
+    `pipes`: elsewhere, too, as a line for each change.
     """
     if not sys.stderr.isatty():
-        yield lambda _through: None
+        yield _Lines() if pipes else lambda _step: None
         return
-    from rich.console import Console  # noqa: PLC0415 - a pipe must not pay for it
+    with ExitStack() as stack:
+        shown: list[Status] = []
 
-    with Console(stderr=True).status(what) as spinner:
-        yield lambda through: spinner.update(f"{what}: {plural(through, 'task')}")
+        def tell(step: Step) -> None:
+            from rich.text import Text  # noqa: PLC0415 - a pipe must not pay for it
+
+            if not shown:
+                shown.append(stack.enter_context(_spinner()))
+            shown[0].update(Text(in_words(step)))
+
+        yield tell
+
+
+@contextmanager
+def slow_steps(*, pipes: bool = False) -> Iterator[OnStep]:
+    """Do as `steps` does, but only once the block takes longer than a moment."""
+    with steps(pipes=pipes) as show:
+        due = False
+        last: Step | None = None
+
+        def tell(step: Step) -> None:
+            nonlocal last
+            last = step
+            if due:
+                show(step)
+
+        def begin() -> None:
+            nonlocal due
+            due = True
+            if last is not None:
+                show(last)
+
+        timer = asyncio.get_running_loop().call_later(MOMENT, begin)
+        try:
+            yield tell
+        finally:
+            timer.cancel()
+
+
+@contextmanager
+def busy(what: str) -> Iterator[OnStep]:
+    """Show `what` while the block runs, then each Step that it tells."""
+    with steps() as tell:
+        tell(Step(what))
+        yield tell
+
+
+@contextmanager
+def busy_if_slow(what: str) -> Iterator[OnStep]:
+    """Do as `busy` does, but only once the block takes longer than a moment."""
+    with slow_steps() as tell:
+        tell(Step(what))
+        yield tell
+
+
+class _Lines:
+    """Prints a step where nobody watches it live: only what is new, and not each second."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, step: Step) -> None:
+        key = in_words(replace(step, count=0, seconds_left=None))
+        if key != self._last:
+            self._last = key
+            hint(in_words(step))
+
+
+def _spinner() -> Status:
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(stderr=True).status("")
+
+
+def in_words(step: Step) -> str:
+    """Write a step as one line: what is done, how far it is, and what comes next."""
+    done = step.what
+    if step.waiting_for:
+        left = "" if step.seconds_left is None else f" ({age(math.ceil(step.seconds_left))} left)"
+        done += f"{left}: {listed(step.waiting_for, NAMED)}"
+    elif step.count:
+        done += f": {step.count:,}"
+    return clean_text(f"{done}; {step.next}" if step.next else done)
 
 
 @asynccontextmanager

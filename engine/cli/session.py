@@ -1,12 +1,14 @@
-"""Opening the engine for a command."""
+"""Opening the engine for a command, and telling what that did unasked."""
 
 from __future__ import annotations
 
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.cli import logs
+from engine.cli.progress import slow_steps
 from engine.core import Engine
 from engine.errors import StorageError
 from engine.files import Layout
@@ -16,9 +18,26 @@ if TYPE_CHECKING:
 
 
 def require_store(state_dir: Path) -> None:
-    """Raise StorageError if there is no store: what reads or steers must not make one."""
-    if not Layout(state_dir).database.exists():
+    """Raise StorageError if there is no store: what reads or steers must not make one.
+
+    A log without a database counts as one: whoever may write rebuilds the database from it.
+    """
+    if not _is_store(state_dir):
         raise StorageError(f"no store in {state_dir}; seed one with `agentmux tasks seed DAG`")
+
+
+@asynccontextmanager
+async def opened_engine(state_dir: Path, *, read_only: bool = False) -> AsyncIterator[Engine]:
+    """Open the engine, making the store if there is none.
+
+    What a damaged or older store needs first may take a while, so it is shown.
+    """
+    async with AsyncExitStack() as stack:
+        with slow_steps(pipes=True) as tell:
+            engine = Engine(state_dir, read_only=read_only, on_step=tell)
+            await stack.enter_async_context(engine)
+        logs.tell(engine.notices)
+        yield engine
 
 
 @asynccontextmanager
@@ -26,11 +45,16 @@ async def existing_engine(state_dir: Path, *, read_only: bool) -> AsyncIterator[
     """Open the engine over a store that is there already.
 
     Raises:
-        StorageError: there is none.
+        StorageError: there is none, or its database is gone and this may only read.
 
     """
     require_store(state_dir)
-    async with Engine(state_dir, read_only=read_only) as engine:
+    database = Layout(state_dir).database
+    if read_only and not database.exists():
+        raise StorageError(
+            f"{database} is gone, but its log is there; `agentmux doctor --repair` rebuilds it"
+        )
+    async with opened_engine(state_dir, read_only=read_only) as engine:
         yield engine
 
 
@@ -40,10 +64,15 @@ async def seeding_engine(state_dir: Path, *, dry_run: bool) -> AsyncIterator[Eng
 
     A dry run without a store is carried out on an empty one in a temporary folder.
     """
-    if not dry_run or Layout(state_dir).database.exists():
-        async with Engine(state_dir) as engine:
+    if not dry_run or _is_store(state_dir):
+        async with opened_engine(state_dir) as engine:
             yield engine
         return
     with tempfile.TemporaryDirectory(prefix="agentmux-") as folder:
-        async with Engine(Path(folder) / "state") as engine:
+        async with opened_engine(Path(folder) / "state") as engine:
             yield engine
+
+
+def _is_store(state_dir: Path) -> bool:
+    layout = Layout(state_dir)
+    return layout.database.exists() or layout.log.exists()

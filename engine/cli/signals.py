@@ -1,13 +1,24 @@
-"""Signals of a command that holds workers: they ask for a graceful end, however often they come."""
+"""Signals: they ask for a graceful end, however often they come.
+
+A command that holds workers looks at `Signals`; one that steers is cut short by `interruptible`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
+from engine.cli.render import hint
+
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Coroutine, Iterator
     from types import TracebackType
+
+    Handler = Callable[[argparse.Namespace], Coroutine[None, None, int]]
 
 _ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -49,3 +60,35 @@ class Signals:
     def _note(self, which: signal.Signals) -> None:
         self.first = self.first or which
         self._asked.set()
+
+
+def interruptible(handler: Handler) -> Handler:
+    """Let the first signal cancel a command; the exit code is 128 + its number then.
+
+    Further ones are not heard while it cleans up, so that nothing is left half-done.
+    """
+
+    @functools.wraps(handler)
+    async def wrapped(args: argparse.Namespace) -> int:
+        with Signals() as signals:
+            work = asyncio.create_task(handler(args), name="command")
+            asked = asyncio.create_task(signals.wait(), name="signals")
+            await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+            asked.cancel()
+            if signals.first is not None and work.cancel():
+                await asyncio.wait({work})
+        if work.cancelled() and signals.first is not None:
+            return 128 + signals.first
+        return work.result()
+
+    return wrapped
+
+
+@contextmanager
+def told_if_interrupted(sentence: str) -> Iterator[None]:
+    """Say on stderr how things stand if the block is cut short."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        hint(sentence)
+        raise

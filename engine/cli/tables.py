@@ -33,6 +33,7 @@ WORKERS = (
     Column("worker", yields=1),
     Column("agent", yields=1, drops=1),
     Column("pid", right=True, drops=2),
+    Column("process", drops=6),
     Column("status"),
     Column("task", yields=2, least=12),
     Column("time", right=True, drops=3),
@@ -96,6 +97,7 @@ def worker_rows(
                 worker.id,
                 worker.agent,
                 str(worker.pid),
+                ("own" if worker.own_process else "shared") if worker.alive else "",
                 Cell(word, style),
                 worker.task_id or "–",  # noqa: RUF001
                 _since(worker.run_started_at, now),
@@ -218,9 +220,9 @@ def why(
     if task.not_before is not None and task.not_before > now:
         again = f"tries again in {_ahead(task.not_before, now)}"
         return f"{again}: {task.error}" if task.error else again
-    if held and (ALL_AGENTS in held or task.agent in held):
-        return "claims are held"
-    return ""
+    if task.ending is not None:
+        return "its former run is being ended"
+    return "claims are held" if ALL_AGENTS in held or task.agent in held else ""
 
 
 def mark(task: TaskRow, now: datetime) -> Cell:
@@ -264,7 +266,8 @@ def _task_row(
 
 def _is_waiting(task: TaskRow, now: datetime) -> bool:
     backs_off = task.not_before is not None and task.not_before > now
-    return task.state is State.READY and (task.pending > 0 or backs_off)
+    waits = task.pending > 0 or backs_off or task.ending is not None
+    return task.state is State.READY and waits
 
 
 def _event_style(event: Event) -> str:

@@ -6,16 +6,16 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from engine.cli import steering, tables
+from engine.cli import logs, steering, tables
 from engine.cli.progress import busy, live_progress
 from engine.cli.render import Column, hint, print_table, say
+from engine.cli.session import opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
 from engine.commands import Seed
-from engine.core import Engine
 from engine.files import Layout
 from engine.filters import TaskFilter, state_terms
-from engine.model import State
+from engine.model import ALL_AGENTS, State
 from engine.text import duration, plural
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ async def run(args: argparse.Namespace) -> int:
     clock = SystemClock()
     timed_out = False
     with Signals() as signals:
-        async with Engine(args.state_dir) as engine:
+        async with opened_engine(args.state_dir) as engine:
             with busy("seeding") as through:
-                await engine.execute(Seed(args.dag), progress=through)
+                await engine.execute(Seed(args.dag), on_step=through)
             began = clock.monotonic()
             try:
                 if signals.first is None:
                     await engine.start_workers(args.workers)
+                    logs.tell(engine.notices)
                 async with live_progress(engine):
                     timed_out = not await _first(
                         engine.settled(),
@@ -61,7 +62,7 @@ async def run(args: argparse.Namespace) -> int:
                 (state, await engine.queries.tasks(_in(state), limit=LISTED))
                 for state in (State.FAILED, State.BLOCKED, State.CANCELLED)
             ]
-    ended = "interrupted" if signals.first else "timed out" if timed_out else ""
+    ended = "interrupted" if signals.first else "timed out" if timed_out else _held_up(progress)
     _sum_up(progress, left, took, ended)
     if signals.first is not None:
         return 128 + signals.first
@@ -74,10 +75,13 @@ async def worker(args: argparse.Namespace) -> int:
         return await steering.stop_worker(args)
     new = not Layout(args.state_dir).database.exists()
     with Signals() as signals:
-        async with Engine(args.state_dir) as engine:
+        async with opened_engine(args.state_dir) as engine:
             if new:
                 hint(f"a new store in {args.state_dir}: fill it with `agentmux tasks seed DAG`")
-            name = await engine.start_worker(args.agent, args.worker_id, until_idle=args.until_idle)
+            name = await engine.start_worker(
+                args.agent, args.worker_id, until_idle=args.until_idle, own_process=True
+            )
+            logs.tell(engine.notices)
             if sys.stderr.isatty():
                 hint(f"{name} works for {args.agent}; Ctrl+C stops it gracefully")
             try:
@@ -106,6 +110,16 @@ async def _first(*works: Coroutine[None, None, None], within: float | None) -> b
 
 def _in(state: State) -> TaskFilter:
     return TaskFilter(state_terms(state))
+
+
+def _held_up(progress: Progress) -> str:
+    """Say what to do if claims are held while tasks are left; empty if that is not so."""
+    if not (progress.held and progress.by_state.get(State.READY, 0)):
+        return ""
+    if ALL_AGENTS in progress.held:
+        return "claims are held: `agentmux resume`, then run again"
+    orders = ", ".join(f"`agentmux resume {agent}`" for agent in progress.held)
+    return f"claims of {', '.join(progress.held)} are held: {orders}, then run again"
 
 
 def _sum_up(

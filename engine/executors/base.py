@@ -20,8 +20,9 @@ class RunContext:
     """One run, as its executor sees it.
 
     `project` is the folder that relative paths of a payload start from.
-    `started` must be awaited with the identity of every process the executor starts, before
-    anything else happens to it: what is recorded can be ended by others if this host dies.
+    `starting` must be called before the executor starts its first process, and `started` be
+    awaited with the identity of every process that it starts, before anything else happens to it:
+    what is recorded can be ended by others if this host dies.
     """
 
     claim: Claim
@@ -29,6 +30,7 @@ class RunContext:
     project: Path
     config: Config
     clock: Clock
+    starting: Callable[[], None]
     started: Callable[[ProcessId], Awaitable[None]]
     progress: Callable[[str], Awaitable[None]]
 

@@ -98,6 +98,7 @@ class ShellExecutor:
 
 
 def _start(context: RunContext, order: _Order) -> Child:
+    context.starting()
     try:
         return spawn(
             (order.program, *order.arguments),

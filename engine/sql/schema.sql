@@ -18,6 +18,7 @@ CREATE TABLE tasks (
   lease_until TEXT,
   timeout_at  TEXT,
   asked       TEXT,                           -- release: the holder shall let go; expire: its run is being ended
+  ending      TEXT,                           -- the former run, while its tree may still live: not claimable until it is gone
   error       TEXT,
   created_at  TEXT NOT NULL,
   updated_at  TEXT NOT NULL,
@@ -31,7 +32,7 @@ CREATE TABLE tasks (
 
 -- What a worker may take, in the order in which it takes it: a claim is one step down this index.
 CREATE INDEX claimable ON tasks(agent, priority DESC, position)
-  WHERE state = 'READY' AND pending = 0 AND not_before IS NULL;
+  WHERE state = 'READY' AND pending = 0 AND not_before IS NULL AND ending IS NULL;
 CREATE INDEX in_backoff ON tasks(not_before) WHERE not_before IS NOT NULL;
 CREATE INDEX held ON tasks(agent) WHERE state IN ('CLAIMED', 'RUNNING');
 CREATE INDEX needs_human ON tasks(updated_at) WHERE state = 'BLOCKED' AND instr(reasons, 'human') > 0;
@@ -70,11 +71,30 @@ CREATE TABLE runs (
 );
 CREATE INDEX runs_of_task ON runs(task_id, n);
 
+-- Runs that lost their task (cancelled, killed, timed out) while their tree may still live. Whoever
+-- has seen the tree gone takes the row away: the host of the run, or a reaper if the host is silent.
+-- Complete in itself: the task and its run may be purged meanwhile.
+CREATE TABLE endings (
+  run_id       TEXT PRIMARY KEY NOT NULL,
+  task_id      TEXT NOT NULL,
+  agent        TEXT NOT NULL,
+  worker_id    TEXT NOT NULL,
+  since        TEXT NOT NULL,
+  host_pid     INTEGER NOT NULL,
+  host_started TEXT NOT NULL,
+  pid          INTEGER,
+  pid_started  TEXT
+);
+
+-- Tasks that are gone while others depend on them: a dep that was DONE counts as met, any other as broken.
+CREATE TABLE purged (id TEXT PRIMARY KEY NOT NULL, met INTEGER NOT NULL);
+
 CREATE TABLE workers (
   id          TEXT PRIMARY KEY NOT NULL,
   agent       TEXT NOT NULL,
   pid         INTEGER NOT NULL,               -- of its host
   pid_started TEXT NOT NULL,
+  own_process INTEGER NOT NULL DEFAULT 0,     -- 1: its host is its alone, and may be ended with it
   status      TEXT NOT NULL CHECK (status IN ('live','stopping','stopped','lost','killed')),
   started_at  TEXT NOT NULL,
   beat_at     TEXT NOT NULL,
@@ -130,19 +150,19 @@ CREATE TABLE tallies (
 ) WITHOUT ROWID;
 
 CREATE TRIGGER tally_insert AFTER INSERT ON tasks BEGIN
-  INSERT INTO tallies VALUES (new.agent, new.state, new.state = 'READY' AND (new.pending > 0 OR new.not_before IS NOT NULL), 1)
+  INSERT INTO tallies VALUES (new.agent, new.state, new.state = 'READY' AND (new.pending > 0 OR new.not_before IS NOT NULL OR new.ending IS NOT NULL), 1)
     ON CONFLICT DO UPDATE SET n = n + 1;
 END;
 CREATE TRIGGER tally_delete AFTER DELETE ON tasks BEGIN
   UPDATE tallies SET n = n - 1 WHERE agent = old.agent AND state = old.state
-    AND waiting = (old.state = 'READY' AND (old.pending > 0 OR old.not_before IS NOT NULL));
+    AND waiting = (old.state = 'READY' AND (old.pending > 0 OR old.not_before IS NOT NULL OR old.ending IS NOT NULL));
 END;
-CREATE TRIGGER tally_update AFTER UPDATE OF agent, state, pending, not_before ON tasks
+CREATE TRIGGER tally_update AFTER UPDATE OF agent, state, pending, not_before, ending ON tasks
 WHEN old.agent <> new.agent OR old.state <> new.state
-  OR (old.pending > 0 OR old.not_before IS NOT NULL) <> (new.pending > 0 OR new.not_before IS NOT NULL)
+  OR (old.pending > 0 OR old.not_before IS NOT NULL OR old.ending IS NOT NULL) <> (new.pending > 0 OR new.not_before IS NOT NULL OR new.ending IS NOT NULL)
 BEGIN
   UPDATE tallies SET n = n - 1 WHERE agent = old.agent AND state = old.state
-    AND waiting = (old.state = 'READY' AND (old.pending > 0 OR old.not_before IS NOT NULL));
-  INSERT INTO tallies VALUES (new.agent, new.state, new.state = 'READY' AND (new.pending > 0 OR new.not_before IS NOT NULL), 1)
+    AND waiting = (old.state = 'READY' AND (old.pending > 0 OR old.not_before IS NOT NULL OR old.ending IS NOT NULL));
+  INSERT INTO tallies VALUES (new.agent, new.state, new.state = 'READY' AND (new.pending > 0 OR new.not_before IS NOT NULL OR new.ending IS NOT NULL), 1)
     ON CONFLICT DO UPDATE SET n = n + 1;
 END;

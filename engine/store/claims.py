@@ -12,19 +12,28 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from engine.clock import to_iso
-from engine.errors import TaskNotFound
 from engine.machine import LONGEST_BACKOFF, Trigger, check
 from engine.model import ALL_AGENTS, Claim, EventType, ProcessId, State, TaskDef
-from engine.store.held import EXPIRE, RELEASE, read_held, tell
+from engine.store.held import EXPIRE, read_held, tell
 from engine.store.transaction import ClaimRule, Transaction, dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+CLAIMABLE = "state = 'READY' AND pending = 0 AND not_before IS NULL AND ending IS NULL"
+"""Spelled as in the index claimable."""
+RUNNING = (
+    "SELECT (SELECT count(*) FROM tasks WHERE agent = ?1 AND state IN ('CLAIMED', 'RUNNING'))"
+    " + (SELECT count(*) FROM endings WHERE agent = ?1)"
+)
+"""The runs of an agent as its limit counts them: a tree that is being ended is still at work."""
+
 _NEXT = (
     "SELECT id, name, deps, priority, timeout, retries, payload, attempts"
     " FROM tasks INDEXED BY claimable"
-    " WHERE agent = ? AND state = 'READY' AND pending = 0 AND not_before IS NULL"
+    f" WHERE agent = ?1 AND {CLAIMABLE}"
+    # One that was told to stop, or that was ended from outside, takes nothing more.
+    " AND NOT EXISTS (SELECT 1 FROM workers WHERE id = ?2 AND status <> 'live')"
     " ORDER BY priority DESC, position LIMIT 1"
 )
 _TAKE = (
@@ -47,10 +56,13 @@ def claim(
     The task is RUNNING at once unless its kind is in `preparing`; then it is CLAIMED until
     `start`. `lease` is in seconds.
     """
-    if not _may_claim(tx, agent):
+    rule = tx.rules.get(agent)
+    if rule is None:
+        rule = tx.rules[agent] = _read_rule(tx, agent)
+    if rule.held or _is_full(tx, agent, rule):
         return None
-    row = tx.db.execute(_NEXT, (agent,)).fetchone()
-    if row is None:
+    row = tx.db.execute(_NEXT, (agent, worker_id)).fetchone()
+    if row is None or (rule.stagger and not _take_turn(tx, agent, rule.stagger)):
         return None
     task_id, name, deps, priority, timeout, retries, payload, attempts = row
     task = TaskDef(
@@ -103,18 +115,11 @@ def claim(
     return made
 
 
-def _may_claim(tx: Transaction, agent: str) -> bool:
-    """Whether holds, the agent's limit and its stagger let one more run start."""
-    rule = tx.rules.get(agent)
-    if rule is None:
-        rule = tx.rules[agent] = _read_rule(tx, agent)
-    if rule.held:
+def _is_full(tx: Transaction, agent: str, rule: ClaimRule) -> bool:
+    """Whether as many runs of an agent are at work as may be."""
+    if rule.limit is None:
         return False
-    if rule.limit is not None:
-        count = "SELECT count(*) FROM tasks WHERE agent = ? AND state IN ('CLAIMED', 'RUNNING')"
-        if tx.db.execute(count, (agent,)).fetchone()[0] >= rule.limit:
-            return False
-    return not rule.stagger or _take_turn(tx, agent, rule.stagger)
+    return bool(tx.db.execute(RUNNING, (agent,)).fetchone()[0] >= rule.limit)
 
 
 def _read_rule(tx: Transaction, agent: str) -> ClaimRule:
@@ -127,15 +132,13 @@ def _read_rule(tx: Transaction, agent: str) -> ClaimRule:
 
 
 def _take_turn(tx: Transaction, agent: str, stagger: float) -> bool:
-    """Note a start if the last one is `stagger` seconds ago and there is something to start."""
+    """Note a start if the last one is `stagger` seconds ago. False: it is not yet time."""
     return bool(
         tx.db.execute(
             "UPDATE agents SET last_start = ? WHERE name = ?"
             # In the future: the clock was set back since.
-            " AND (last_start IS NULL OR last_start <= ? OR last_start > ?) AND EXISTS"
-            " (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = ? AND state = 'READY'"
-            "  AND pending = 0 AND not_before IS NULL)",
-            (tx.ts, agent, to_iso(tx.now - timedelta(seconds=stagger)), tx.ts, agent),
+            " AND (last_start IS NULL OR last_start <= ? OR last_start > ?)",
+            (tx.ts, agent, to_iso(tx.now - timedelta(seconds=stagger)), tx.ts),
         ).rowcount
     )
 
@@ -214,54 +217,6 @@ def end_backoff(tx: Transaction) -> None:
     for agent, state, pending in rows:
         if state == State.READY and not pending:
             tx.now_claimable(agent)
-
-
-def ask_release(tx: Transaction, *, task_id: str) -> str:
-    """Ask the holder of a task to release it; return the run that holds it.
-
-    Raises:
-        TaskNotFound, IllegalTransition: there is nothing to release.
-
-    """
-    task = read_held(tx, task_id)
-    if task is None:
-        raise TaskNotFound(task_id)
-    check(Trigger.RELEASE, task_id, task.state, task.reasons)
-    tx.db.execute("UPDATE tasks SET asked = ? WHERE id = ? AND asked IS NULL", (RELEASE, task_id))
-    return str(task.run_id)
-
-
-def retry(tx: Transaction, *, task_id: str) -> State:
-    """Give a finished or BLOCKED `human` task a fresh count of attempts; return where it stands.
-
-    It is READY, or BLOCKED for what else holds it up.
-
-    Raises:
-        TaskNotFound, IllegalTransition: there is nothing to retry.
-
-    """
-    task = read_held(tx, task_id)
-    if task is None:
-        raise TaskNotFound(task_id)
-    check(Trigger.RETRY, task_id, task.state, task.reasons)
-    old, task.state, task.reasons = task.state, State.READY, ()
-    tx.db.execute(
-        "UPDATE tasks SET state = 'READY', reasons = '[]', attempts = 0, lost = 0, error = NULL,"
-        " not_before = NULL, updated_at = ? WHERE id = ?",
-        (tx.ts, task_id),
-    )
-    tx.event(
-        EventType.TASK_RETRIED,
-        agent=task.agent,
-        task_id=task_id,
-        state=State.READY,
-        data={"attempts": 0, "reasons": []},
-    )
-    tx.spread(task_id, old, State.READY)
-    state = tx.rest(task)
-    if state is State.READY:
-        tx.now_claimable(task.agent)
-    return state
 
 
 def new_run_id(now: datetime) -> str:

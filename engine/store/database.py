@@ -1,4 +1,4 @@
-"""Opening the database, its schema, and the lock that writers of all processes queue on."""
+"""The schema of the database, its errors in words, and the lock that all writers queue on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import fcntl
 import os
 import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 OLDEST_SQLITE: Final = (3, 35, 0)
 SAFE_SQLITE: Final = (3, 51, 3)
 """Older ones can corrupt a WAL when a commit races a checkpoint (see `checkpoint`)."""
@@ -23,6 +24,32 @@ SAFE_SQLITE: Final = (3, 51, 3)
 BUSY_MS: Final = 5000
 LOCK_SECONDS: Final = 20.0
 _SCHEMA: Final = Path(__file__).resolve().parents[1] / "sql" / "schema.sql"
+
+
+class Connection(sqlite3.Connection):
+    """As sqlite3's, but damage to a name in the schema is an error of SQLite like any other.
+
+    SQLite's message quotes the name, and sqlite3 raises a bare UnicodeDecodeError over that.
+    """
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run one statement; raises sqlite3.Error."""
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeDecodeError as error:
+            raise _undecodable(error) from error
+
+    def executescript(self, script: str, /) -> sqlite3.Cursor:
+        """Run statements; raises sqlite3.Error."""
+        try:
+            return super().executescript(script)
+        except UnicodeDecodeError as error:
+            raise _undecodable(error) from error
+
+
+def _undecodable(error: UnicodeDecodeError) -> sqlite3.DatabaseError:
+    text = bytes(error.object).decode(errors="backslashreplace")
+    return sqlite3.DatabaseError(f"Could not decode {text!r}")
 
 
 class WriteLock:
@@ -100,50 +127,18 @@ class Home:
         return found.st_dev, found.st_ino
 
 
-def open_writer(path: Path, lock: WriteLock) -> sqlite3.Connection:
-    """Open the database for writing, with its schema made if it is new.
-
-    Raises:
-        StorageError: SQLite is too old, the file is no database of ours, or the disk refuses.
-
-    """
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        raise StorageError(
-            f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed; "
-            "use a Python that is linked with a newer one"
-        )
-    try:
-        with lock.held():
-            if not path.exists():
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MS / 1000)
-            try:
-                connection.execute("PRAGMA journal_mode=WAL").fetchone()
-                connection.execute("PRAGMA synchronous=FULL")
-                connection.execute("PRAGMA foreign_keys=ON")
-                connection.execute("PRAGMA wal_autocheckpoint=0")
-                _ensure_schema(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
-    except (sqlite3.Error, OSError) as error:
-        raise storage_error(error, path) from error
-
-
-def _ensure_schema(connection: sqlite3.Connection, path: Path) -> None:
-    found = schema_version(connection)
-    if found == SCHEMA_VERSION:
-        return
-    if found > SCHEMA_VERSION:
-        raise StorageError(
-            f"{path} was written by a newer agentmux (schema {found}, this one knows "
-            f"{SCHEMA_VERSION}); upgrade agentmux"
-        )
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        raise StorageError(f"{path} is not a database of agentmux; move it away and try again")
+def create_schema(connection: sqlite3.Connection) -> None:
+    """Make today's schema in an empty database, in one transaction."""
     script = _SCHEMA.read_text(encoding="utf-8")
     connection.executescript(f"BEGIN;{script}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+
+
+@cache
+def schema_names() -> frozenset[str]:
+    """Return the names of all tables, indexes, views and triggers of today's schema."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        create_schema(connection)
+        return frozenset(row[0] for row in connection.execute("SELECT name FROM sqlite_master"))
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
@@ -160,17 +155,55 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Say whether an error means that the database itself is damaged.
+
+    A full disk, a lock, missing permissions or an I/O error say nothing about what is stored.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return "Could not decode" in str(error)  # text that is none, found by Python itself
+    return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
 def storage_error(error: sqlite3.Error | OSError, path: Path) -> StorageError:
     """Say in a sentence what an error of SQLite or the file system means for the user."""
+    return StorageError(f"{path}: {error}; {remedy(error) or 'run `agentmux doctor`'}")
+
+
+def remedy(error: sqlite3.Error | OSError) -> str:
+    """Say what to do about an error of SQLite or the file system; empty where nobody knows."""
     text = str(error)
+    rebuild = "`agentmux doctor --repair` keeps it in quarantine and rebuilds it from the log"
     hints = (
         ("full", "free some space; nothing was lost, the change was not made"),
+        ("No space", "free some space; nothing was lost, the change was not made"),
         ("readonly", "mend the permissions of the file and its folder"),
         ("unable to open", "mend the permissions of the file and its folder"),
         ("Permission denied", "mend the permissions of the file and its folder"),
         ("locked", "another program holds the database; close it"),
-        ("malformed", "run `agentmux doctor`"),
-        ("not a database", "move it away and try again"),
+        ("disk I/O", "the disk or its file system fails: look at the system's log"),
+        ("Input/output", "the disk or its file system fails: look at the system's log"),
+        ("malformed", rebuild),
+        ("not a database", rebuild),
+        ("Could not decode", rebuild),
     )
-    hint = next((advice for word, advice in hints if word in text), "run `agentmux doctor`")
-    return StorageError(f"{path}: {text}; {hint}")
+    return next((advice for word, advice in hints if word in text), "")
+
+
+def other_schema(found: int, *, tables: int) -> tuple[str, str]:
+    """Say of a database that has another schema than today's what it is, and what to do.
+
+    `tables`: how many rows its sqlite_master has.
+    """
+    if not found and not tables:
+        return "is empty", (
+            "`agentmux doctor --repair`, or the next command that writes to it, rebuilds it from "
+            "the log"
+        )
+    advice = (
+        "upgrade agentmux, or look with the one that wrote it"
+        if found > SCHEMA_VERSION
+        else "the next command that writes to it, `agentmux resume` for one, brings it up to date"
+    )
+    return f"has schema {found}, this agentmux knows {SCHEMA_VERSION}", advice

@@ -1,7 +1,8 @@
-"""How a run lets go of its task: finish, release, expire.
+"""How a run lets go of its task: finish, release, expire; and how its tree is known to be gone.
 
 Every function is one change, called inside a transaction on the writer's thread, and fenced by
-the run that it names. The run's tree must be gone before.
+the run that it names. The run's tree must be gone before, or the run is noted in `endings`: then
+the task cannot be claimed until whoever ended the tree says so (DESIGN §4.2).
 """
 
 from __future__ import annotations
@@ -19,10 +20,30 @@ if TYPE_CHECKING:
     from engine.store.held import Held
     from engine.store.transaction import Transaction
 
-_NOBODY = "run_id = NULL, claimed_by = NULL, lease_until = NULL, timeout_at = NULL, asked = NULL"
+NOBODY = "run_id = NULL, claimed_by = NULL, lease_until = NULL, timeout_at = NULL, asked = NULL"
+"""What a task's row says once no run holds it any more."""
+
+_LINGER = (
+    "INSERT INTO endings SELECT id, task_id, agent, worker_id, ?, host_pid, host_started, pid,"
+    " pid_started FROM runs WHERE id = ?"
+)
+
+# The run may be purged while it ends.
+_WHOSE = (
+    "SELECT agent, worker_id FROM runs WHERE id = ?1"
+    " UNION ALL SELECT agent, worker_id FROM endings WHERE run_id = ?1"
+)
 
 
-def finish(tx: Transaction, *, run_id: str, task_id: str, outcome: Outcome, jitter: float) -> bool:
+def finish(
+    tx: Transaction,
+    *,
+    run_id: str,
+    task_id: str,
+    outcome: Outcome,
+    jitter: float,
+    tree_gone: bool = True,
+) -> bool:
     """End a run as its executor reports it: DONE, FAILED, TIMED_OUT or BLOCKED.
 
     False: the run no longer holds the task; LATE_RESULT was recorded and nothing else changed.
@@ -31,15 +52,19 @@ def finish(tx: Transaction, *, run_id: str, task_id: str, outcome: Outcome, jitt
     task = read_held(tx, task_id)
     if task is None or task.run_id != run_id:
         _late(tx, run_id, task_id, outcome)
+        if tree_gone:
+            gone(tx, run_id=run_id)
         return False
     if task.asked == EXPIRE and outcome.kind is not RunOutcome.DONE:
         # It failed because it was ended from outside: that is no attempt of the task's own.
-        return expire(tx, run_id=run_id, task_id=task_id)
+        return expire(tx, run_id=run_id, task_id=task_id) if tree_gone else True
+    if not tree_gone:
+        linger(tx, task)
     if outcome.kind is RunOutcome.DONE:
         check(Trigger.COMPLETE, task_id, task.state)
-        data = _end_run(tx, task, outcome)
+        data = end_run(tx, task, outcome)
         tx.db.execute(
-            f"UPDATE tasks SET state = 'DONE', {_NOBODY}, lost = 0, error = NULL, updated_at = ?"
+            f"UPDATE tasks SET state = 'DONE', {NOBODY}, lost = 0, error = NULL, updated_at = ?"
             " WHERE id = ?",
             (tx.ts, task_id),
         )
@@ -55,6 +80,43 @@ def finish(tx: Transaction, *, run_id: str, task_id: str, outcome: Outcome, jitt
     return True
 
 
+def time_out(tx: Transaction, *, run_id: str, task_id: str, jitter: float) -> bool:
+    """Take a task from a run whose time is over; its tree is ended afterwards.
+
+    False: it holds the task no longer, or its tree is being ended already.
+    """
+    task = read_held(tx, task_id)
+    if task is None or task.run_id != run_id or task.asked == EXPIRE:
+        return False
+    limit = tx.db.execute("SELECT timeout FROM tasks WHERE id = ?", (task_id,)).fetchone()[0]
+    check(Trigger.FAIL, task_id, task.state)
+    linger(tx, task)
+    outcome = Outcome(RunOutcome.TIMED_OUT, error=f"timed out after {limit:g} s")
+    _fail(tx, task, outcome, jitter)
+    return True
+
+
+def linger(tx: Transaction, task: Held) -> None:
+    """Note that the run which holds `task` loses it while its tree may still live."""
+    tx.flush_runs()
+    tx.db.execute(_LINGER, (tx.ts, task.run_id))
+    tx.db.execute("UPDATE tasks SET ending = ? WHERE id = ?", (task.run_id, task.id))
+    assert task.run_id is not None, "a run holds the task"
+    tx.taken.append(task.run_id)
+
+
+def gone(tx: Transaction, *, run_id: str) -> None:
+    """Say that the tree of a run which lost its task is gone: the task can be claimed again."""
+    row = tx.db.execute(
+        "DELETE FROM endings WHERE run_id = ? RETURNING task_id, agent", (run_id,)
+    ).fetchone()
+    if row is None:
+        return
+    tx.db.execute("UPDATE tasks SET ending = NULL WHERE id = ? AND ending = ?", (row[0], run_id))
+    # One run fewer counts towards the agent's limit, whether this task is READY or another.
+    tx.now_claimable(row[1])
+
+
 def _fail(tx: Transaction, task: Held, outcome: Outcome, jitter: float) -> None:
     again = task.attempts <= task.retries
     not_before = (
@@ -62,11 +124,11 @@ def _fail(tx: Transaction, task: Held, outcome: Outcome, jitter: float) -> None:
     )
     state = State.READY if again else State.FAILED
     tx.db.execute(
-        f"UPDATE tasks SET state = ?, {_NOBODY}, lost = 0, error = ?, not_before = ?,"
+        f"UPDATE tasks SET state = ?, {NOBODY}, lost = 0, error = ?, not_before = ?,"
         " updated_at = ? WHERE id = ?",
         (state, outcome.error, not_before, tx.ts, task.id),
     )
-    data = _end_run(tx, task, outcome)
+    data = end_run(tx, task, outcome)
     data |= {"error": outcome.error, "attempts": task.attempts, "retries": task.retries}
     if not_before:
         data["notBefore"] = not_before
@@ -77,11 +139,11 @@ def _fail(tx: Transaction, task: Held, outcome: Outcome, jitter: float) -> None:
 def _block(tx: Transaction, task: Held, outcome: Outcome) -> None:
     _, reasons = settle(human=True, broken=task.broken, removed=task.removed)
     tx.db.execute(
-        f"UPDATE tasks SET state = 'BLOCKED', reasons = ?, {_NOBODY}, error = ?, updated_at = ?"
+        f"UPDATE tasks SET state = 'BLOCKED', reasons = ?, {NOBODY}, error = ?, updated_at = ?"
         " WHERE id = ?",
         (dump(reasons), outcome.error, tx.ts, task.id),
     )
-    data = _end_run(tx, task, outcome)
+    data = end_run(tx, task, outcome)
     data |= {"reasons": reasons, "error": outcome.error}
     tell(tx, EventType.TASK_BLOCKED, task, State.BLOCKED, data)
     tx.spread(task.id, task.state, State.BLOCKED)
@@ -96,9 +158,9 @@ def release(tx: Transaction, *, run_id: str, task_id: str, by: str) -> bool:
     if task is None or task.run_id != run_id:
         return False
     check(Trigger.RELEASE, task_id, task.state)
-    data = _end_run(tx, task, Outcome(RunOutcome.RELEASED))
+    data = end_run(tx, task, Outcome(RunOutcome.RELEASED))
     tx.db.execute(
-        f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, lost = 0,"
+        f"UPDATE tasks SET state = 'READY', {NOBODY}, attempts = attempts - 1, lost = 0,"
         " updated_at = ? WHERE id = ?",
         (tx.ts, task_id),
     )
@@ -118,9 +180,9 @@ def expire(tx: Transaction, *, run_id: str, task_id: str) -> bool:
         return False
     check(Trigger.EXPIRE, task_id, task.state)
     lost = task.lost + 1
-    data = _end_run(tx, task, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
+    data = end_run(tx, task, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
     tx.db.execute(
-        f"UPDATE tasks SET state = 'READY', {_NOBODY}, attempts = attempts - 1, lost = ?,"
+        f"UPDATE tasks SET state = 'READY', {NOBODY}, attempts = attempts - 1, lost = ?,"
         " updated_at = ? WHERE id = ?",
         (lost, tx.ts, task_id),
     )
@@ -141,20 +203,23 @@ def _come_to_rest(tx: Transaction, task: Held, state: State, *, too_often: bool 
         tx.now_claimable(task.agent)
 
 
-def _end_run(tx: Transaction, task: Held, outcome: Outcome) -> dict[str, Any]:
+def end_run(tx: Transaction, task: Held, outcome: Outcome) -> dict[str, Any]:
     """End the row of the run that holds `task`; return what the event of its end says of it."""
     result = None if outcome.result is None else dump(outcome.result)
     tx.end_run(outcome.kind, tx.ts, outcome.exit_code, outcome.error, result, task.run_id)
-    assert task.since is not None, "a run that holds a task has a row"
-    took = max(0, round((tx.now - from_iso(task.since)).total_seconds() * 1000))
+    # No row of the run: somebody has edited the store. Its task must be let go all the same.
+    began = from_iso(task.since) if task.since is not None else tx.now
+    took = max(0, round((tx.now - began).total_seconds() * 1000))
     told: dict[str, Any] = {"outcome": outcome.kind, "durationMs": took}
+    if outcome.exit_code is not None:
+        told["exitCode"] = outcome.exit_code
     if outcome.result is not None:
         told["result"] = outcome.result
     return told
 
 
 def _late(tx: Transaction, run_id: str, task_id: str, outcome: Outcome) -> None:
-    row = tx.db.execute("SELECT agent, worker_id FROM runs WHERE id = ?", (run_id,)).fetchone()
+    row = tx.db.execute(_WHOSE, (run_id,)).fetchone()
     agent, worker_id = row or (None, None)
     data: dict[str, Any] = {"outcome": outcome.kind}
     if outcome.error is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso
 from engine.model import Reason, State
+from engine.store.claims import RUNNING
 from engine.text import age, plural
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ _SHOWN = 5
 
 _UNMET = (
     "SELECT e.value, d.state FROM tasks t, json_each(t.deps) e LEFT JOIN tasks d ON d.id = e.value"
-    " WHERE t.id = ? AND (d.state IS NULL OR d.state <> 'DONE') ORDER BY e.key LIMIT ?"
+    " WHERE t.id = ? AND (d.state IS NULL OR d.state <> 'DONE') AND NOT EXISTS"
+    " (SELECT 1 FROM purged p WHERE p.id = e.value AND p.met) ORDER BY e.key LIMIT ?"
 )
 # Follow broken deps down to what really went wrong; UNION ends the walk at tasks seen before.
 _ROOTS = (
@@ -39,9 +41,7 @@ async def explain(
     """Say why `task` is not running. `workers` are the live ones of its agent."""
     match task.state:
         case State.RUNNING | State.CLAIMED:
-            since = age((now - task.updated_at).total_seconds())
-            doing = "is running" if task.state is State.RUNNING else "is being prepared"
-            return (f"It {doing}: {task.claimed_by} took it {since} ago.",)
+            return _active(task, workers, now)
         case State.DONE:
             return ("It is done.",)
         case State.CANCELLED:
@@ -53,6 +53,16 @@ async def explain(
             return await _blocked(task, rows)
         case _:
             return await _ready(task, workers, rows, now)
+
+
+def _active(task: TaskRow, workers: Sequence[WorkerRow], now: datetime) -> tuple[str, ...]:
+    since = age((now - task.updated_at).total_seconds())
+    doing = "is running" if task.state is State.RUNNING else "is being prepared"
+    said = f"It {doing}: {task.claimed_by} took it {since} ago."
+    if any(worker.id == task.claimed_by for worker in workers):
+        return (said,)
+    # Not among the live ones: nobody is at work on it, and nobody has noticed yet.
+    return (said, "That worker is gone: any worker that starts takes the task back.")
 
 
 async def _blocked(task: TaskRow, rows: Rows) -> tuple[str, ...]:
@@ -87,6 +97,8 @@ async def _ready(
             f"Attempt {task.attempts} of {task.retries + 1} failed"
             f"{f' ({task.error})' if task.error else ''}; the next one starts in {wait}."
         )
+    if task.ending is not None:
+        said.append(f"The processes of its former run {task.ending} are being ended first.")
     held = await rows("SELECT agent FROM holds WHERE agent IN ('*', ?)", (task.agent,))
     if held:
         everything = any(agent == "*" for (agent,) in held)
@@ -108,8 +120,7 @@ async def _ready(
 
 async def _crowded(task: TaskRow, rows: Rows, now: datetime) -> list[str]:
     found = await rows(
-        "SELECT run_limit, (SELECT count(*) FROM tasks WHERE agent = ?1"
-        " AND state IN ('CLAIMED', 'RUNNING')), stagger, last_start FROM agents WHERE name = ?1",
+        f"SELECT run_limit, ({RUNNING}), stagger, last_start FROM agents WHERE name = ?1",
         (task.agent,),
     )
     said = []

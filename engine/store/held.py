@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import TaskNotFound
 from engine.model import EventType, State
 from engine.store.transaction import Standing, Transaction, read_reasons
 
@@ -18,14 +19,17 @@ EXPIRE = "expire"
 
 _HELD = (
     "SELECT id, agent, state, reasons, broken, removed, run_id, claimed_by, attempts, retries,"
-    " lost, asked, (SELECT coalesce(started_at, claimed_at) FROM runs WHERE id = run_id)"
+    " lost, asked, ending, (SELECT coalesce(started_at, claimed_at) FROM runs WHERE id = run_id)"
     " FROM tasks WHERE id = ?"
 )
 
 
 @dataclass(slots=True)
 class Held(Standing):
-    """A task and the run that holds it since then; None while nobody does."""
+    """A task and the run that holds it since then; None while nobody does.
+
+    `ending` is the former run, while its tree may still live.
+    """
 
     run_id: str | None
     claimed_by: str | None
@@ -33,6 +37,7 @@ class Held(Standing):
     retries: int
     lost: int
     asked: str | None
+    ending: str | None
     since: str | None
 
 
@@ -42,6 +47,14 @@ def read_held(tx: Transaction, task_id: str) -> Held | None:
     if row is None:
         return None
     return Held(row[0], row[1], State(row[2]), read_reasons(row[3]), row[4], bool(row[5]), *row[6:])
+
+
+def need_held(tx: Transaction, task_id: str) -> Held:
+    """Return a task with its holder. Raises TaskNotFound."""
+    task = read_held(tx, task_id)
+    if task is None:
+        raise TaskNotFound(task_id)
+    return task
 
 
 def tell(

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from engine.clock import from_iso, to_iso
 from engine.machine import LONGEST_BACKOFF
 from engine.model import ProcessId
-from engine.store.rows import ActiveRun
+from engine.store.claims import CLAIMABLE, RUNNING
+from engine.store.rows import ActiveRun, EndingRun, LiveWorker
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from engine.clock import Clock
     from engine.store.reader import Reader
+
+_UNENDABLE = 60.0
+"""A tree that lives so many seconds after its run lost the task will not go by itself."""
 
 
 class Lookout:
@@ -33,9 +37,8 @@ class Lookout:
             " AND last_start <= ?3)"
             " THEN 0 ELSE"
             " min((SELECT count(*) FROM (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = ?1"
-            "  AND state = 'READY' AND pending = 0 AND not_before IS NULL LIMIT ?2)),"
-            " coalesce((SELECT run_limit FROM agents WHERE name = ?1) - (SELECT count(*) FROM tasks"
-            "  WHERE agent = ?1 AND state IN ('CLAIMED', 'RUNNING')), ?2)) END",
+            f"  AND {CLAIMABLE} LIMIT ?2)),"
+            f" coalesce((SELECT run_limit FROM agents WHERE name = ?1) - ({RUNNING}), ?2)) END",
             (agent, limit, to_iso(self._clock.now())),
         )
         return max(0, int(rows[0][0]))
@@ -48,8 +51,7 @@ class Lookout:
             " SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_start, '+' || stagger || ' seconds')"
             " AS over"
             " FROM agents a WHERE stagger > 0 AND over > ?1 AND last_start <= ?1 AND EXISTS"
-            "  (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = a.name AND state = 'READY'"
-            "  AND pending = 0 AND not_before IS NULL))",
+            f"  (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = a.name AND {CLAIMABLE}))",
             (to_iso(self._clock.now()),),
         )
         if not rows[0][0]:
@@ -61,7 +63,8 @@ class Lookout:
     async def unfinished(self, agent: str | None = None) -> int:
         """Count the tasks that are claimable, active, in backoff, or wait for such: READY and
         active ones. What is held cannot become more than it is and does not count; nor does
-        what waits, when all that could move is held.
+        what waits, when all that could move is held. A former run that is being ended is waited
+        for, unless nothing seems to end it.
         """  # noqa: D205
         rows = await self._rows(
             "WITH free AS (SELECT * FROM tallies WHERE n > 0 AND (state IN ('CLAIMED', 'RUNNING')"
@@ -70,8 +73,10 @@ class Lookout:
             " SELECT coalesce(sum(n), 0) FROM free WHERE (?1 IS NULL OR agent = ?1) AND"
             " (EXISTS (SELECT 1 FROM free WHERE state <> 'READY' OR NOT waiting) OR EXISTS"
             "  (SELECT 1 FROM tasks WHERE not_before IS NOT NULL AND state = 'READY'"
-            "   AND pending = 0 AND agent IN (SELECT agent FROM free)))",
-            (agent,),
+            "   AND pending = 0 AND agent IN (SELECT agent FROM free)) OR EXISTS"
+            "  (SELECT 1 FROM endings e JOIN tasks t ON t.id = e.task_id WHERE t.state = 'READY'"
+            "   AND t.pending = 0 AND e.since > ?2 AND t.agent IN (SELECT agent FROM free)))",
+            (agent, to_iso(self._clock.now() - timedelta(seconds=_UNENDABLE))),
         )
         return int(rows[0][0])
 
@@ -84,11 +89,33 @@ class Lookout:
         """Return every run that holds a task, with what is known of its host and its leader."""
         rows = await self._rows(
             "SELECT t.id, t.run_id, t.claimed_by, t.lease_until, t.asked, r.pid, r.pid_started,"
-            " r.host_pid, r.host_started, w.pid, w.pid_started, w.status FROM tasks t"
+            " r.host_pid, r.host_started, w.pid, w.pid_started, w.status, t.timeout_at,"
+            " w.beat_at FROM tasks t"
             " LEFT JOIN runs r ON r.id = t.run_id"
             " LEFT JOIN workers w ON w.id = t.claimed_by WHERE t.state IN ('CLAIMED', 'RUNNING')"
         )
         return [ActiveRun.read(row) for row in rows]
+
+    async def some_endings(self) -> bool:
+        """Say whether any run has lost its task and may still live."""
+        return bool(await self._rows("SELECT 1 FROM endings LIMIT 1"))
+
+    async def endings(self) -> list[EndingRun]:
+        """Return every run that lost its task and whose tree may still live."""
+        rows = await self._rows(
+            "SELECT run_id, task_id, worker_id, since, pid, pid_started, host_pid, host_started"
+            " FROM endings ORDER BY since"
+        )
+        return [EndingRun.read(row) for row in rows]
+
+    async def workers(self) -> list[LiveWorker]:
+        """Return every worker that says it is live, with the run that it holds."""
+        rows = await self._rows(
+            "SELECT w.id, w.agent, w.pid, w.pid_started, w.own_process, t.id, t.run_id"
+            " FROM workers w LEFT JOIN tasks t ON t.state IN ('CLAIMED', 'RUNNING')"
+            " AND t.claimed_by = w.id WHERE w.status IN ('live', 'stopping') ORDER BY w.id"
+        )
+        return [LiveWorker.read(row) for row in rows]
 
     async def idle_live(self) -> list[tuple[str, str, ProcessId]]:
         """Return (id, agent, host) of every worker that says it is live and holds nothing."""

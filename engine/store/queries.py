@@ -114,6 +114,14 @@ class Queries:
         )
         return [read_task(row) for row in rows]
 
+    async def task_ids(self, where: TaskFilter) -> list[str]:
+        """Return the ids of the tasks that pass the filter, in the order of the file."""
+        condition, values = where_sql(where)
+        rows = await self._rows(
+            f"SELECT t.id FROM tasks t {condition} ORDER BY {_ORDER['file']}", values
+        )
+        return [row[0] for row in rows]
+
     async def count_tasks(self, where: TaskFilter | None = None) -> int:
         """Count the tasks that pass the filter."""
         condition, values = where_sql(where)

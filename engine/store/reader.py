@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import aiosqlite
 
 from engine.errors import StorageError
-from engine.store.database import BUSY_MS, SCHEMA_VERSION, Home, storage_error
+from engine.store.database import (
+    BUSY_MS,
+    SCHEMA_VERSION,
+    Connection,
+    Home,
+    other_schema,
+    storage_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,30 +42,52 @@ class Reader:
             raise StorageError(
                 f"no store in {self._path.parent}; make one with `agentmux tasks seed DAG`"
             )
-        connection = aiosqlite.connect(self._path, isolation_level=None, timeout=BUSY_MS / 1000)
         try:
             self._home = Home(self._path)
-            self._db = await connection
+            self._db = await self._connect()
             await self.rows("PRAGMA query_only=ON")
-            found = (await self.rows("PRAGMA user_version"))[0][0]
-        except sqlite3.Error as error:
-            raise storage_error(error, self._path) from error
+            await self._check_schema()
         except BaseException:
             # A connection that is left open keeps its thread, and the process, alive.
             await self.close()
             raise
-        if found != SCHEMA_VERSION:
-            await self.close()
-            raise StorageError(
-                f"{self._path} has schema {found}, this agentmux knows {SCHEMA_VERSION}"
-            )
         return self
 
-    def _check_schema(self, found: int) -> None:
-        if found != SCHEMA_VERSION:
-            raise StorageError(
-                f"{self._path} has schema {found}, this agentmux knows {SCHEMA_VERSION}"
+    async def _connect(self) -> aiosqlite.Connection:
+        """Connect; if that fails, or is cancelled, the connection's thread has ended."""
+        threads: list[threading.Thread] = []
+
+        def connect() -> sqlite3.Connection:
+            threads.append(threading.current_thread())
+            return sqlite3.connect(
+                self._path, isolation_level=None, timeout=BUSY_MS / 1000, factory=Connection
             )
+
+        async def wait() -> aiosqlite.Connection:
+            return await aiosqlite.Connection(connect, iter_chunk_size=64)
+
+        connecting = asyncio.create_task(wait())
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            await asyncio.wait({connecting})
+            if not _failed(connecting):
+                await connecting.result().close()
+            raise
+        except sqlite3.Error as error:
+            raise storage_error(error, self._path) from error
+        finally:
+            if connecting.done() and _failed(connecting):
+                # It has been told to stop, and the last it does is to report to our loop, which
+                # must not be closed by then. No wait worth the name.
+                for thread in threads:
+                    thread.join()
+
+    async def _check_schema(self) -> None:
+        found = (await self.rows("PRAGMA user_version"))[0][0]
+        if found != SCHEMA_VERSION:
+            tables = (await self.rows("SELECT count(*) FROM sqlite_master"))[0][0]
+            raise StorageError(f"{self._path} {'; '.join(other_schema(found, tables=tables))}")
 
     async def __aexit__(
         self,
@@ -85,3 +116,7 @@ class Reader:
     async def data_version(self) -> int:
         """Return a number that changes when any other connection has committed (3 µs)."""
         return int((await self.rows("PRAGMA data_version"))[0][0])
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or task.exception() is not None

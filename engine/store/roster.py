@@ -12,6 +12,9 @@ from engine.store.transaction import Transaction, dump
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+RESET_MARK = "reset"
+"""The key in `meta` of a reset that has begun; see store.resetting."""
+
 _LIVE = "('live', 'stopping')"
 
 
@@ -21,9 +24,12 @@ def register(
     agent: str,
     worker_id: str | None,
     host: ProcessId,
+    own_process: bool,
     is_alive: Callable[[ProcessId], bool],
 ) -> str:
     """Enter a worker; return its id. None: the first free `<agent>-<n>`.
+
+    `own_process`: the host is there for this worker alone, and may be ended with it.
 
     Raises:
         LeaseConflict: a live worker has this id, or files of the same name.
@@ -47,11 +53,12 @@ def register(
         )
     _refuse_agent_names(tx, agent, worker_id, live)
     tx.db.execute(
-        "INSERT INTO workers(id, agent, pid, pid_started, status, started_at, beat_at)"
-        " VALUES (?, ?, ?, ?, 'live', ?, ?) ON CONFLICT(id) DO UPDATE SET agent = excluded.agent,"
-        " pid = excluded.pid, pid_started = excluded.pid_started, status = 'live',"
-        " started_at = excluded.started_at, beat_at = excluded.beat_at, note = ''",
-        (worker_id, agent, host.pid, host.started, tx.ts, tx.ts),
+        "INSERT INTO workers(id, agent, pid, pid_started, own_process, status, started_at, beat_at)"
+        " VALUES (?, ?, ?, ?, ?, 'live', ?, ?) ON CONFLICT(id) DO UPDATE SET"
+        " agent = excluded.agent, pid = excluded.pid, pid_started = excluded.pid_started,"
+        " own_process = excluded.own_process, status = 'live', started_at = excluded.started_at,"
+        " beat_at = excluded.beat_at, note = ''",
+        (worker_id, agent, host.pid, host.started, own_process, tx.ts, tx.ts),
     )
     tx.event(EventType.WORKER_STARTED, agent=agent, worker_id=worker_id, data={"pid": host.pid})
     return worker_id
@@ -123,12 +130,22 @@ def hold(tx: Transaction, *, agent: str) -> bool:
 
 
 def resume(tx: Transaction, *, agent: str) -> bool:
-    """Lift a hold; resuming all lifts every agent's too. False: there was none."""
+    """Lift a hold; resuming all lifts every agent's too. False: there was none.
+
+    Resuming all is also the end of a reset that was begun and never completed.
+    """
+    if agent != ALL_AGENTS:
+        return lift(tx, agent=agent)
+    tx.db.execute("DELETE FROM meta WHERE key = ?", (RESET_MARK,))
+    names = [row[0] for row in tx.db.execute("SELECT agent FROM holds")]
+    return bool([lift(tx, agent=name) for name in names])
+
+
+def lift(tx: Transaction, *, agent: str) -> bool:
+    """Lift the hold of an agent, or the one (`*`) of all. False: there was none."""
     tx.rules.clear()
-    rows = tx.db.execute(
-        "DELETE FROM holds WHERE agent = ?1 OR ?1 = ? RETURNING agent", (agent, ALL_AGENTS)
-    ).fetchall()
-    for (name,) in rows:
-        tx.event(EventType.RESUMED, agent=name)
-        tx.now_claimable(name)
-    return bool(rows)
+    lifted = tx.db.execute("DELETE FROM holds WHERE agent = ?", (agent,)).rowcount
+    if lifted:
+        tx.event(EventType.RESUMED, agent=agent)
+        tx.now_claimable(agent)
+    return bool(lifted)

@@ -28,7 +28,7 @@ class Shape:
 TASK = Shape(
     "t.id, t.name, t.agent, t.state, t.deps, t.reasons, t.error, t.attempts, t.retries, t.priority,"
     " t.pending, t.claimed_by, t.run_id, t.lease_until, t.timeout_at, t.not_before, r.worker_id,"
-    " r.started_at, r.ended_at, t.created_at, t.updated_at",
+    " r.started_at, r.ended_at, t.created_at, t.updated_at, t.ending",
     "LEFT JOIN runs r ON r.n = (SELECT max(n) FROM runs WHERE task_id = t.id)",
 )
 RUN = Shape(
@@ -37,7 +37,7 @@ RUN = Shape(
 )
 WORKER = Shape(
     "w.id, w.agent, w.pid, w.pid_started, w.status, w.started_at, w.beat_at, w.note, t.id,"
-    " t.run_id, r.started_at, t.lease_until",
+    " t.run_id, r.started_at, t.lease_until, w.own_process",
     "LEFT JOIN tasks t ON t.state IN ('CLAIMED', 'RUNNING') AND t.claimed_by = w.id"
     " LEFT JOIN runs r ON r.id = t.run_id",
 )
@@ -59,10 +59,12 @@ class ActiveRun:
     leader: ProcessId | None
     host: ProcessId
     worker_over: bool
+    timeout_at: datetime | None
+    beat_at: datetime | None
 
     @classmethod
     def read(cls, row: tuple[Any, ...]) -> Self:
-        """Read a row of Queries.active."""
+        """Read a row of Lookout.active."""
         host = ProcessId(row[7], row[8])
         its_row = (row[9], row[10]) == (host.pid, host.started)
         return cls(
@@ -74,7 +76,53 @@ class ActiveRun:
             leader=ProcessId(row[5], row[6]) if row[5] is not None else None,
             host=host,
             worker_over=its_row and WorkerStatus(row[11]) not in LIVE_WORKERS,
+            timeout_at=_moment(row[12]),
+            beat_at=_moment(row[13]) if its_row else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EndingRun:
+    """A run that lost its task at `since` and whose tree may still live; see ActiveRun."""
+
+    run_id: str
+    task_id: str
+    worker_id: str
+    since: datetime
+    leader: ProcessId | None
+    host: ProcessId
+
+    @classmethod
+    def read(cls, row: tuple[Any, ...]) -> Self:
+        """Read a row of Lookout.endings."""
+        return cls(
+            run_id=row[0],
+            task_id=row[1],
+            worker_id=row[2],
+            since=from_iso(row[3]),
+            leader=ProcessId(row[4], row[5]) if row[4] is not None else None,
+            host=ProcessId(row[6], row[7]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """A worker that says it is live, its process, and the run that it holds, if it does.
+
+    `own_process`: the process is there for this worker alone.
+    """
+
+    id: str
+    agent: str
+    host: ProcessId
+    own_process: bool
+    task_id: str | None
+    run_id: str | None
+
+    @classmethod
+    def read(cls, row: tuple[Any, ...]) -> Self:
+        """Read a row of Lookout.workers."""
+        return cls(row[0], row[1], ProcessId(row[2], row[3]), bool(row[4]), row[5], row[6])
 
 
 def read_task(row: tuple[Any, ...]) -> TaskRow:
@@ -101,6 +149,7 @@ def read_task(row: tuple[Any, ...]) -> TaskRow:
         ended_at=_moment(row[18]),
         created_at=from_iso(row[19]),
         updated_at=from_iso(row[20]),
+        ending=row[21],
     )
 
 
@@ -138,6 +187,7 @@ def read_worker(row: tuple[Any, ...], is_alive: Callable[[ProcessId], bool]) -> 
         run_id=row[9],
         run_started_at=_moment(row[10]),
         lease_until=_moment(row[11]),
+        own_process=bool(row[12]),
     )
 
 
@@ -189,7 +239,7 @@ def _term_sql(term: Term) -> tuple[str, list[Any]]:
 
 
 def _state_sql(value: str) -> tuple[str, list[Any]]:
-    claimable = "pending = 0 AND not_before IS NULL"
+    claimable = "pending = 0 AND not_before IS NULL AND ending IS NULL"
     if value == READY:
         return f"state = 'READY' AND {claimable}", []
     if value == WAITING:

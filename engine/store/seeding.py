@@ -25,12 +25,13 @@ _REDEFINE = (
     "UPDATE tasks SET name = ?, agent = ?, deps = ?, priority = ?, timeout = ?, retries = ?,"
     " payload = ?, updated_at = ? WHERE id = ?"
 )
-# A dep that is gone was refused by the loader, or purged: then its edge no longer counts.
+# A dep that is gone was purged: it counts as met if it was DONE, else as broken.
 _RECOUNT = (
     "UPDATE tasks SET (pending, broken) = (SELECT"
-    " coalesce(sum(d.state <> 'DONE'), 0),"
-    " coalesce(sum(d.state IN ('FAILED', 'CANCELLED', 'BLOCKED')), 0)"
-    " FROM json_each(tasks.deps) e JOIN tasks d ON d.id = e.value) WHERE id = ?"
+    " coalesce(sum(coalesce(d.state <> 'DONE', NOT p.met)), 0),"
+    " coalesce(sum(coalesce(d.state IN ('FAILED', 'CANCELLED', 'BLOCKED'), NOT p.met)), 0)"
+    " FROM json_each(tasks.deps) e LEFT JOIN tasks d ON d.id = e.value"
+    " LEFT JOIN purged p ON p.id = e.value) WHERE id = ?"
 )
 _STANDING = "SELECT id, agent, state, reasons, broken, removed, pending FROM tasks WHERE id = ?"
 
@@ -47,6 +48,7 @@ class SeedReport:
     unchanged: int = 0
     blocked: list[str] = field(default_factory=list)
     unblocked: list[str] = field(default_factory=list)
+    retried: list[str] = field(default_factory=list)
     changed: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -89,7 +91,9 @@ def seed(
     if fresh:
         _create(tx, dag, fresh, definition)
     _mark_removed(tx, dag, known, report)
-    _recount(tx, [*report.updated, *report.unblocked, *_on_old_deps(dag, fresh)])
+    revived = _revive(tx, fresh)
+    affected = [*report.updated, *report.unblocked, *_on_old_deps(dag, fresh), *revived]
+    _recount(tx, list(dict.fromkeys(affected)))
     _set_agents(tx, dag)
     tx.db.execute(
         "INSERT INTO meta VALUES ('dag', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -104,6 +108,10 @@ def seed(
             "unchanged": report.unchanged,
             "blocked": len(report.blocked),
             "unblocked": len(report.unblocked),
+            "agents": {
+                name: {"limit": rule.limit, "stagger": rule.stagger}
+                for name, rule in dag.agents.items()
+            },
         },
     )
     progress(len(dag.tasks))
@@ -243,6 +251,26 @@ def _on_old_deps(dag: Dag, fresh: Sequence[TaskDef]) -> list[str]:
         return []
     new = {task.id for task in fresh}
     return [task.id for task in fresh if any(dep not in new for dep in task.deps)]
+
+
+def _revive(tx: Transaction, fresh: Iterable[TaskDef]) -> list[str]:
+    """Bring purged tasks back into the books; return who depends on them.
+
+    A former run whose tree may still live keeps the new task from being claimed, too.
+    """
+    tx.db.execute(
+        "UPDATE tasks SET ending = e.run_id FROM endings e"
+        " WHERE e.task_id = tasks.id AND tasks.ending IS NULL"
+    )
+    tx.db.execute("DELETE FROM purged WHERE id NOT IN (SELECT dep FROM edges)")
+    purged = {row[0] for row in tx.db.execute("SELECT id FROM purged")}
+    dependents: list[str] = []
+    for task in fresh if purged else ():
+        if task.id in purged:
+            tx.db.execute("DELETE FROM purged WHERE id = ?", (task.id,))
+            rows = tx.db.execute("SELECT task FROM edges WHERE dep = ?", (task.id,))
+            dependents += (row[0] for row in rows)
+    return dependents
 
 
 def _standing(tx: Transaction, task_id: str) -> Standing:

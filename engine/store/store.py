@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.dag import to_definition
 from engine.errors import LeaseLost
-from engine.store import claims, endings, roster, seeding
+from engine.store import claims, endings, resetting, roster, seeding
 from engine.store.writer import Committed, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from engine.clock import Clock
+    from engine.commands import OnStep
     from engine.files import Layout
-    from engine.model import Claim, Dag, Outcome, ProcessId, State, WorkerStatus
+    from engine.model import Claim, Dag, Outcome, ProcessId, WorkerStatus
+    from engine.store.orders import Orders
     from engine.store.seeding import SeedReport
     from engine.store.transaction import Transaction
+    from engine.store.vitals import KnownWorker
+
+T = TypeVar("T")
 
 
 class Store:
     """All writing of a process. `lease` is in seconds; `on_commit` is called on the event loop.
+
+    `on_step` is told, on another thread, how far a rebuild is when the store is opened; `deep`
+    looks at every page then.
 
     Every method may raise StorageError; then nothing was changed.
     """
@@ -36,11 +44,20 @@ class Store:
         lease: float,
         on_commit: Callable[[Committed], None] = lambda _committed: None,
         is_alive: Callable[[ProcessId], bool] = lambda _process: True,
+        on_step: OnStep | None = None,
+        deep: bool = False,
     ) -> None:
         self._is_alive = is_alive
         self._lease = lease
         self._random = random.Random()
-        self._writer = Writer(layout.database, layout.write_lock, clock, on_commit)
+        self._writer = Writer(
+            layout.database, layout.write_lock, clock, on_commit, on_step=on_step, deep=deep
+        )
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """Sentences on what was done to the store when it was opened, as a rule none."""
+        return self._writer.notices
 
     async def open(self) -> None:
         """Open the database, making it if there is none."""
@@ -61,6 +78,33 @@ class Store:
             definition=to_definition,
             is_alive=self._is_alive,
             progress=told,
+        )
+        return await self._writer.write(change, dry_run=dry_run)
+
+    async def begin_reset(self) -> None:
+        """Hold all claims for a reset."""
+        await self._writer.write(resetting.begin)
+
+    async def abandon_reset(self) -> None:
+        """Give up a reset that has begun; claims go on as before it."""
+        await self._writer.write(resetting.abandon)
+
+    async def reset(
+        self,
+        dag: Dag,
+        *,
+        fresh: bool,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> SeedReport:
+        """Complete a reset: RESET, seed, retries if `fresh`, resume, in one transaction."""
+        change = partial(
+            resetting.complete,
+            dag=dag,
+            fresh=fresh,
+            definition=to_definition,
+            is_alive=self._is_alive,
+            progress=progress or (lambda _done: None),
         )
         return await self._writer.write(change, dry_run=dry_run)
 
@@ -104,10 +148,27 @@ class Store:
         if not await self._writer.write(change):
             raise LeaseLost(claim.run_id)
 
-    async def finish(self, claim: Claim, outcome: Outcome) -> None:
-        """End a run. Raises LeaseLost, after LATE_RESULT was recorded."""
-        if not await self._writer.write(self._finish(claim, outcome)):
+    async def finish(self, claim: Claim, outcome: Outcome, *, tree_gone: bool = True) -> None:
+        """End a run. Raises LeaseLost, after LATE_RESULT was recorded.
+
+        Unless its tree is gone the task cannot be claimed until `gone` says so.
+        """
+        if not await self._writer.write(self._finish(claim, outcome, tree_gone=tree_gone)):
             raise LeaseLost(claim.run_id)
+
+    async def time_out(self, task_id: str, run_id: str) -> bool:
+        """Take a task from a run whose time is over; its tree is ended next.
+
+        False: the run holds it no longer, or is being ended already.
+        """
+        change = partial(
+            endings.time_out, run_id=run_id, task_id=task_id, jitter=self._random.random()
+        )
+        return await self._writer.write(change)
+
+    async def gone(self, run_id: str) -> None:
+        """Say that the tree of a run which lost its task is gone."""
+        await self._writer.write(partial(endings.gone, run_id=run_id))
 
     async def finish_and_claim(
         self,
@@ -115,12 +176,14 @@ class Store:
         outcome: Outcome,
         host: ProcessId,
         preparing: frozenset[str] = frozenset(),
+        *,
+        tree_gone: bool = True,
     ) -> Claim | None:
         """End a run and claim the next task of the same agent, in one transaction.
 
         A lost lease is recorded and not raised: the worker goes on with its next claim.
         """
-        finish = self._finish(claim, outcome)
+        finish = self._finish(claim, outcome, tree_gone=tree_gone)
         take = self._claim(claim.task.agent, claim.worker_id, host, preparing)
 
         def both(tx: Transaction) -> Claim | None:
@@ -129,13 +192,16 @@ class Store:
 
         return await self._writer.write(both)
 
-    def _finish(self, claim: Claim, outcome: Outcome) -> Callable[[Transaction], bool]:
+    def _finish(
+        self, claim: Claim, outcome: Outcome, *, tree_gone: bool = True
+    ) -> Callable[[Transaction], bool]:
         return partial(
             endings.finish,
             run_id=claim.run_id,
             task_id=claim.task.id,
             outcome=outcome,
             jitter=self._random.random(),
+            tree_gone=tree_gone,
         )
 
     async def release(self, task_id: str, run_id: str, by: str) -> None:
@@ -161,20 +227,29 @@ class Store:
         """Make the tasks claimable whose backoff is over."""
         await self._writer.write(claims.end_backoff)
 
-    async def ask_release(self, task_id: str, *, dry_run: bool = False) -> str:
-        """Ask a task's holder to release it; return the run.
+    async def mend(self) -> list[str]:
+        """Derive anew what can be derived; say what was done."""
+        from engine.store.mending import mend  # noqa: PLC0415 - seldom needed
 
-        Raises TaskNotFound, IllegalTransition.
-        """
-        change = partial(claims.ask_release, task_id=task_id)
-        return await self._writer.write(change, dry_run=dry_run)
+        return await self._writer.write(mend)
 
-    async def retry(self, task_id: str, *, dry_run: bool = False) -> State:
-        """Make a task READY again; return where it stands.
+    async def undisturbed(self, act: Callable[[Sequence[KnownWorker]], T]) -> T:
+        """Call `act` with the workers that should live, while none can enter or leave."""
+        from engine.store.mending import undisturbed  # noqa: PLC0415 - seldom needed
 
-        Raises TaskNotFound, IllegalTransition.
-        """
-        return await self._writer.write(partial(claims.retry, task_id=task_id), dry_run=dry_run)
+        return await self._writer.write(partial(undisturbed, act=act))
+
+    async def forget(self, upto: int, at_most: int) -> int:
+        """Remove events up to a seq, some at a time, for gc; return how many went."""
+        from engine.store.forgetting import forget  # noqa: PLC0415 - seldom needed
+
+        return await self._writer.write(partial(forget, upto=upto, at_most=at_most))
+
+    async def order(
+        self, order: Callable[[Transaction], Orders], *, dry_run: bool = False
+    ) -> Orders:
+        """Carry out one of `store.orders` on tasks; what was refused is in the answer."""
+        return await self._writer.write(order, dry_run=dry_run)
 
     async def register(
         self,
@@ -182,10 +257,22 @@ class Store:
         worker_id: str | None,
         host: ProcessId,
         is_alive: Callable[[ProcessId], bool],
+        *,
+        own_process: bool = False,
     ) -> str:
-        """Enter a worker; return its id. Raises LeaseConflict, ValidationError."""
+        """Enter a worker; return its id. Raises LeaseConflict, ValidationError.
+
+        `own_process`: `host` is there for this worker alone.
+        """
         return await self._writer.write(
-            partial(roster.register, agent=agent, worker_id=worker_id, host=host, is_alive=is_alive)
+            partial(
+                roster.register,
+                agent=agent,
+                worker_id=worker_id,
+                host=host,
+                own_process=own_process,
+                is_alive=is_alive,
+            )
         )
 
     async def beat(self, worker_ids: Iterable[str], note: str = "") -> None:

@@ -71,7 +71,10 @@ class Transaction:
     commit, in the order in which they were told. So are the rows of runs, which nothing reads in
     the transaction that writes them: one executemany costs a third of as many calls. `ready`
     counts, by agent, the tasks that became claimable: the writer's owner wakes that many idle
-    workers. `rules` remembers what was read of holds and limits; whoever changes those clears it.
+    workers. `taken` are the runs that lost their task to an order or a time limit: whoever hosts
+    them ends them. `blocked` and `unblocked` count the tasks that others carried with them.
+    `bulk` counts rows that were written without an event, for whoever takes checkpoints.
+    `rules` remembers what was read of holds and limits; whoever changes those clears it.
     """
 
     def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
@@ -79,6 +82,10 @@ class Transaction:
         self.now = now
         self.ts = to_iso(now)
         self.ready: dict[str, int] = {}
+        self.taken: list[str] = []
+        self.bulk = 0
+        self.blocked = 0
+        self.unblocked = 0
         self.done = 0
         self.rules: dict[str, ClaimRule] = {}
         self._events: list[tuple[str | None, ...]] = []
@@ -117,12 +124,18 @@ class Transaction:
         """Say how a run ended, in the order of `_END_RUN`; written with the events."""
         self._ended_runs.append(values)
 
-    def flush(self) -> int:
-        """Write what was collected; return how many events. For the writer, before COMMIT."""
+    def flush_runs(self) -> None:
+        """Write the rows of runs now: a claim in this transaction may have made one of them."""
         if self._new_runs:
             self.db.executemany(_ADD_RUN, self._new_runs)
+            self._new_runs.clear()
         if self._ended_runs:
             self.db.executemany(_END_RUN, self._ended_runs)
+            self._ended_runs.clear()
+
+    def flush(self) -> int:
+        """Write what was collected; return how many events. For the writer, before COMMIT."""
+        self.flush_runs()
         if self.done:
             self.db.execute(
                 "INSERT INTO pace VALUES (?, ?)"
@@ -179,9 +192,12 @@ class Transaction:
                 if row[8] is None:
                     self.now_claimable(task.agent)
             elif task.state in (State.READY, State.BLOCKED):
+                was = task.state
                 change = self._settle(task, human=task.human)
                 if change is not None:
                     changed.append(change)
+                    self.blocked += was is State.READY and task.state is State.BLOCKED
+                    self.unblocked += was is State.BLOCKED and task.state is State.READY
         return changed
 
     def _settle(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -22,13 +22,15 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.errors import AgentmuxError, StorageError
-from engine.store.database import Home, WriteLock, checkpoint, open_writer, storage_error
+from engine.files import Layout
+from engine.store.database import WriteLock, checkpoint, storage_error
 from engine.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.clock import Clock
+    from engine.commands import OnStep
 
 T = TypeVar("T")
 Change = Callable[[Transaction], T]
@@ -40,10 +42,13 @@ _CHECKPOINT_EVERY = 1500
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit means for others: events written, and tasks now claimable by agent."""
+    """What a commit means for others: events written, tasks now claimable by agent, runs that
+    lost their task and must end.
+    """  # noqa: D205
 
     events: int
     ready: Mapping[str, int]
+    taken: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -64,12 +69,24 @@ class _NoTurn(Exception):  # noqa: N818 - never leaves this module
 class Writer:
     """Owns the writing connection and its thread.
 
-    `on_commit` is called on the event loop after each commit that told events.
+    `on_commit` is called on the event loop after each commit that told events. `on_step` is told,
+    on the writer's thread, how far a rebuild of the store is while it is opened; `deep` checks all
+    of it first. `notices` are sentences on what was done to the store then, empty as a rule.
     """
 
     def __init__(
-        self, path: Path, lock_path: Path, clock: Clock, on_commit: Callable[[Committed], None]
+        self,
+        path: Path,
+        lock_path: Path,
+        clock: Clock,
+        on_commit: Callable[[Committed], None],
+        *,
+        on_step: OnStep | None = None,
+        deep: bool = False,
     ) -> None:
+        self.notices: list[str] = []
+        self._on_step = on_step
+        self._deep = deep
         self._path = path
         self._lock_path = lock_path
         self._clock = clock
@@ -144,13 +161,19 @@ class Writer:
         except OSError as error:
             self._opened.set_exception(storage_error(error, self._lock_path))
             return
+        from engine.store.opening import Opening  # noqa: PLC0415 - who only reads need not load it
+
+        opening = Opening(
+            Layout(self._path.parent), self._clock.now(), deep=self._deep, on_step=self._on_step
+        )
         try:
-            connection = open_writer(self._path, lock)
+            connection, self._home = opening.open(lock)
         except BaseException as error:  # noqa: BLE001 - handed to the caller of open()
             lock.close()
             self._opened.set_exception(error)
             return
-        self._home = Home(self._path)
+        finally:
+            self.notices = opening.notices
         self._opened.set_result(None)
         try:
             while (group := self._gather()) is not None:
@@ -245,11 +268,13 @@ class Writer:
                     connection.execute("ROLLBACK")
                 raise
             if not dry_run:
-                self._checkpoint(connection, told)
-        return results, (Committed(told, tx.ready) if told and not dry_run else None)
+                self._checkpoint(connection, told + tx.bulk)
+        if dry_run or not (told or tx.ready):
+            return results, None
+        return results, Committed(told, tx.ready, tx.taken)
 
-    def _checkpoint(self, connection: sqlite3.Connection, told: int) -> None:
-        self._since_checkpoint += told
+    def _checkpoint(self, connection: sqlite3.Connection, rows: int) -> None:
+        self._since_checkpoint += rows
         if self._since_checkpoint < _CHECKPOINT_EVERY:
             return
         # What was committed stays committed: a checkpoint that fails (disk full) is tried again

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sides
+import steering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +106,40 @@ def _rows(scale: int) -> list[Row]:
     ]
 
 
+def _steering_rows(scale: int) -> list[Row]:
+    tasks = 10_000 // scale
+
+    def cancel(*, outside: bool) -> Callable[[Callable[[], Path]], tuple[float, str]]:
+        times = 20 // min(scale, 5)
+
+        def measure(fresh: Callable[[], Path]) -> tuple[float, str]:
+            return steering.cancel(fresh(), times, outside=outside), f"s, median of {times}"
+
+        return measure
+
+    def reset(fresh: Callable[[], Path]) -> tuple[float, str]:
+        return steering.reset(fresh(), _dag_file(fresh(), tasks)), "s"
+
+    def purge(fresh: Callable[[], Path]) -> tuple[float, str]:
+        return steering.purge(fresh(), _dag_file(fresh(), tasks)), "s"
+
+    def start(fresh: Callable[[], Path]) -> tuple[float, str]:
+        return steering.start(fresh(), _dag_file(fresh(), tasks * 10), tasks * 100), "s"
+
+    def rebuild(fresh: Callable[[], Path]) -> tuple[float, str]:
+        return steering.rebuild(fresh(), tasks * 10), "s"
+
+    n = f"{tasks:,}"
+    return [
+        Row("cancel reaches its process, same process", "<= 0.3", cancel(outside=False)),
+        Row("cancel reaches its process, another one", "<= 1", cancel(outside=True)),
+        Row(f"reset of {n} tasks", "<= 2", reset),
+        Row(f"purge of {n} tasks", "<= 2", purge),
+        Row(f"start after SIGKILL, {tasks * 10:,} tasks, {tasks * 100:,} events", "<= 2", start),
+        Row(f"rebuild of {tasks * 10:,} tasks from the log", "<= 60", rebuild),
+    ]
+
+
 def _dag_file(folder: Path, tasks: int) -> Path:
     """Write a DAG of `tasks` tasks with 0 to 3 deps each, as a person would lay it out."""
     path = folder / "big.yaml"
@@ -148,9 +183,10 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     words = [word for word in args.only.split(",") if word]
+    scale = 10 if args.quick else 1
     rows = [
         row
-        for row in _rows(10 if args.quick else 1)
+        for row in _rows(scale) + _steering_rows(scale)
         if not words or any(word in row.name for word in words)
     ]
     found: dict[str, list[tuple[float, str]]] = {row.name: [] for row in rows}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,12 +24,10 @@ from support.stores import (
     select,
 )
 
-from engine.errors import (
-    StorageError,
-)
+from engine.errors import LeaseLost, StorageError
 from engine.files import Layout
 from engine.model import Outcome, RunOutcome, WorkerStatus
-from engine.store import database
+from engine.store import database, orders
 from engine.store.store import Store
 
 if TYPE_CHECKING:
@@ -74,9 +74,39 @@ async def _held(it: Opened) -> None:
     await it.store.hold("codex")
 
 
+async def _taken(it: Opened) -> Any:
+    claim = await _claimed(it)
+    await it.order_one(orders.kill, "a")
+    return claim
+
+
+async def _resetting(it: Opened) -> None:
+    await _done(it)
+    await it.store.begin_reset()
+
+
+async def _forgettable(it: Opened) -> int:
+    """Return the last event that nothing needs any more."""
+    await _seeded(it)
+    await it.order(orders.purge, "a", "b", "c")
+    last = len(events_of(it.layout))
+    await it.store.reset(a_dag(a_task("a")), fresh=False)
+    return last
+
+
+async def _worker_with_run(it: Opened) -> None:
+    await _worker(it)
+    await _claimed(it)
+
+
 async def _in_backoff(it: Opened) -> None:
     await it.store.finish(await _claimed(it), FAILED)
     await it.clock.advance(60)  # type: ignore[attr-defined] # it is a ManualClock
+
+
+async def _late(it: Opened, claim: Any) -> None:
+    with suppress(LeaseLost):
+        await it.store.finish(claim, DONE)
 
 
 CHANGES: dict[
@@ -99,9 +129,32 @@ CHANGES: dict[
     "expire": (_claimed, lambda it, claim: it.store.expire(claim.task.id, claim.run_id)),
     "renew": (_claimed, lambda it, claim: it.store.renew([claim.run_id])),
     "end backoff": (_in_backoff, lambda it, _: it.store.end_backoff()),
-    "ask release": (_claimed, lambda it, claim: it.store.ask_release(claim.task.id)),
+    "late result": (_taken, _late),
+    "time out": (_claimed, lambda it, claim: it.store.time_out(claim.task.id, claim.run_id)),
+    "finish, tree not gone": (
+        _claimed,
+        lambda it, claim: it.store.finish(claim, DONE, tree_gone=False),
+    ),
+    "gone": (_taken, lambda it, claim: it.store.gone(claim.run_id)),
+    "ask release": (_claimed, lambda it, _: it.order(orders.release, "a", "b", "nobody")),
+    "cancel": (_claimed, lambda it, _: it.order(orders.cancel, "a", "b", "nobody")),
+    "kill": (_claimed, lambda it, _: it.order(orders.kill, "a", "b", "nobody")),
+    "purge": (_claimed, lambda it, _: it.order(orders.purge, "a", "nobody")),
+    "kill worker": (
+        _worker_with_run,
+        lambda it, _: it.store.order(partial(orders.kill_held, worker_id="codex-1", host=HOST)),
+    ),
     "condemn": (_claimed, lambda it, claim: it.store.condemn(claim.task.id, claim.run_id)),
-    "retry": (_done, lambda it, _: it.store.retry("a")),
+    "retry": (_done, lambda it, _: it.order(orders.retry, "a", downstream=True)),
+    "begin reset": (_seeded, lambda it, _: it.store.begin_reset()),
+    "abandon reset": (_resetting, lambda it, _: it.store.abandon_reset()),
+    "reset": (
+        _resetting,
+        lambda it, _: it.store.reset(a_dag(a_task("a"), a_task("d")), fresh=True),
+    ),
+    "mend": (_claimed, lambda it, _: it.store.mend()),
+    "forget": (_forgettable, lambda it, last: it.store.forget(last, 3)),
+    "undisturbed": (_worker, lambda it, _: it.store.undisturbed(len)),
     "register": (_nothing, lambda it, _: _worker(it)),
     "beat": (_worker, lambda it, _: it.store.beat(["codex-1"])),
     "worker stopped": (
@@ -114,14 +167,10 @@ CHANGES: dict[
 
 
 def test_every_writing_method_of_the_store_is_cancelled_below() -> None:
-    methods = {name for name in vars(Store) if not name.startswith("_")} - {"open", "close"}
-    covered = {
-        "set_status": "worker stopped",
-        "ask_release": "ask release",
-        "finish_and_claim": "finish and claim",
-        "end_backoff": "end backoff",
-    }
-    assert {covered.get(name, name) for name in methods} <= set(CHANGES)
+    methods = {name for name, value in vars(Store).items() if iscoroutinefunction(value)}
+    covered = {"set_status": "worker stopped", "order": "cancel"}
+    names = {covered.get(name, name.replace("_", " ")) for name in methods - {"open", "close"}}
+    assert names <= set(CHANGES)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -175,10 +224,22 @@ async def test_a_caller_that_is_cancelled_while_its_group_commits_leaves_the_who
 
 def _shape(it: Opened) -> list[Any]:
     """Return what a store holds but for what is random in it: run ids and the jitter."""
-    tasks = select(it.layout, "SELECT id, state, attempts, pending, asked FROM tasks ORDER BY id")
+    tasks = select(
+        it.layout,
+        "SELECT id, state, attempts, pending, broken, asked, ending IS NULL FROM tasks ORDER BY id",
+    )
     runs = select(it.layout, "SELECT task_id, outcome, pid FROM runs ORDER BY n")
-    workers = select(it.layout, "SELECT id, status FROM workers")
-    return [tasks, runs, workers, kinds(events_of(it.layout))]
+    others = [
+        select(it.layout, f"SELECT {columns} FROM {table}")
+        for table, columns in (
+            ("workers", "id, status"),
+            ("endings", "task_id, worker_id"),
+            ("purged", "*"),
+            ("holds", "agent"),
+            ("meta", "*"),
+        )
+    ]
+    return [tasks, runs, others, kinds(events_of(it.layout))]
 
 
 @pytest.mark.parametrize("steps", range(8))

@@ -10,29 +10,17 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from typing import TYPE_CHECKING
 
-import pexpect
 import pytest
+from support.program import ENVIRONMENT, LONG, PATIENCE, PROGRAM, Project, on_terminal, outcome
 
 from engine.filters import STATES
 from engine.text import cells, clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-PROGRAM = [sys.executable, "-m", "engine.cli"]
-ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
-"""Seconds until a wait has failed; nothing here takes more than a few."""
-ENVIRONMENT = {
-    key: value
-    for key, value in os.environ.items()
-    if key not in {"AGENTMUX_STATE_DIR", "NO_COLOR", "COLUMNS", "LINES"}
-} | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TERM": "xterm-256color"}
+    from pathlib import Path
 
 DIAMOND = """
 tasks:
@@ -47,86 +35,6 @@ tasks:
   - {id: bad, agent: codex, payload: {kind: shell, cmd: "false"}}
   - {id: after, agent: codex, deps: [bad]}
 """
-LONG = """
-tasks:
-  - {id: long, agent: codex, payload: {kind: shell, cmd: "sleep 300"}}
-  - {id: next, agent: codex, deps: [long]}
-"""
-
-
-class Project:
-    """A folder with a DAG, and the program to run in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state = folder / "state"
-
-    def write(self, dag: str, name: str = "dag.yaml") -> str:
-        (self.folder / name).write_text(dag)
-        return name
-
-    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, *args],
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-
-    def ok(self, *args: str) -> str:
-        done = self.run(*args)
-        assert (done.returncode, done.stderr) == (0, ""), done
-        return done.stdout
-
-    def json(self, *args: str) -> Any:
-        return json.loads(self.ok(*args, "--json"))
-
-    def refused(self, *args: str, code: str) -> str:
-        done = self.run(*args)
-        assert done.returncode == 1, done
-        assert done.stderr.startswith(f"agentmux: {code}: "), done
-        assert "Traceback" not in done.stderr
-        return done.stderr
-
-    def states(self) -> dict[str, str]:
-        return {task["id"]: task["state"] for task in self.json("tasks", "ls")}
-
-    @contextmanager
-    def started(self, *args: str) -> Iterator[subprocess.Popen[str]]:
-        """Start the program; whatever happens, it is not left behind."""
-        process = subprocess.Popen(
-            [*PROGRAM, *args],
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.communicate()
-
-    def wait_for(self, state: str, task_id: str = "long") -> None:
-        eventually(lambda: self.state.exists() and self.states().get(task_id) == state)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)
-
-
-def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
 
 
 @pytest.fixture
@@ -323,7 +231,7 @@ def test_a_worker_process_works_shows_itself_and_stops_when_asked(project: Proje
     assert project.states()["long"] == "READY"
     assert project.json("ps") == []
     project.refused(*named, "--stop", code="WORKER_NOT_FOUND")
-    project.refused("worker", "--agent", "codex", "--stop", code="VALIDATION_ERROR")
+    assert project.run("worker", "--agent", "codex", "--stop").returncode == 2
 
 
 def test_sigterm_ends_a_worker_gracefully(project: Project) -> None:
@@ -358,7 +266,7 @@ def test_unlock_takes_a_running_task_from_its_worker(project: Project) -> None:
         project.wait_for("READY")
         process.send_signal(signal.SIGTERM)
         assert outcome(process)[0] == 0
-    project.refused("tasks", "release", code="VALIDATION_ERROR")
+    assert project.run("tasks", "release").returncode == 2
 
 
 def test_doctor_exits_1_for_an_inconsistency(project: Project) -> None:
@@ -370,7 +278,7 @@ def test_doctor_exits_1_for_an_inconsistency(project: Project) -> None:
     assert done.returncode == 1
     findings = json.loads(done.stdout)
     assert any(finding["level"] == "error" for finding in findings)
-    assert set(findings[0]) == {"level", "check", "message"}
+    assert set(findings[0]) == {"level", "check", "message", "advice"}
 
 
 def test_a_reader_that_goes_away_ends_the_program_quietly(project: Project) -> None:
@@ -417,24 +325,6 @@ def test_a_short_command_loads_neither_rich_nor_textual(project: Project) -> Non
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def on_terminal(project: Project, *args: str, columns: int = 60, say: str = "") -> tuple[int, str]:
-    child = pexpect.spawn(
-        PROGRAM[0],
-        [*PROGRAM[1:], *args],
-        cwd=str(project.folder),
-        env=ENVIRONMENT,
-        dimensions=(40, columns),
-        timeout=PATIENCE,
-        encoding="utf-8",
-    )
-    if say:
-        child.expect_exact("?")
-        child.sendline(say)
-    shown: str = (child.before or "") + (child.after or "") + child.read()
-    child.close()
-    return child.exitstatus, shown.replace("\r\n", "\n")
-
-
 def test_a_terminal_gets_colour_and_lines_that_fit(project: Project) -> None:
     long = "review:" + "x" * 90
     project.ok("tasks", "seed", project.write(DIAMOND.replace("review", long)))
@@ -472,3 +362,106 @@ def test_run_shows_progress_on_a_terminal_and_ends_with_its_summary(project: Pro
     assert code == 0
     assert "/4" in shown
     assert re.search(r"4 tasks in \S+: 4 done\n$", shown)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tasks", "cancel", "--yes"],
+        ["tasks", "ls"],
+        ["tasks", "ls", "--agent"],
+        ["hold"],
+        ["explain"],
+        ["kill", "--yes"],
+        ["worker", "--agent"],
+        ["tasks", "seed"],
+        ["run"],
+    ],
+)
+def test_an_argument_that_is_no_utf_8_is_wrong_usage(project: Project, command: list[str]) -> None:
+    project.ok("tasks", "seed", project.write(DIAMOND))
+    done = project.run(*command, os.fsdecode(b"x\x9b31m"))
+    assert done.returncode == 2
+    assert "is not UTF-8 text" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_state_folder_may_have_any_name(project: Project) -> None:
+    folder = os.fsdecode(b"st\xffate")
+    project.ok("--state-dir", folder, "tasks", "seed", project.write(DIAMOND))
+    assert "plan" in project.ok("--state-dir", folder, "tasks", "ls")
+    project.ok("--state-dir", folder, "doctor")
+
+
+def test_a_database_that_cannot_be_opened_is_one_sentence(project: Project) -> None:
+    (project.state / "tasks.db").mkdir(parents=True)
+    for _ in range(3):
+        told = project.refused("ps", code="IO_ERROR")
+        assert len(told.splitlines()) == 1, told
+        assert "mend the permissions" in told
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "engine.cli.parser.build_parser",
+        "engine.cli.main.log_to_stderr",
+        "engine.cli.main._handler",
+        "engine.cli.main.parse",
+        "engine.cli.main._open_closed_streams",
+    ],
+)
+def test_ctrl_c_before_the_command_began_is_quiet(project: Project, place: str) -> None:
+    # A real SIGINT to a real process, at the moment that the test names.
+    module, _, name = place.rpartition(".")
+    script = (
+        "import os, signal, sys, importlib; from engine.cli import main;"
+        f"module = importlib.import_module({module!r});"
+        "interrupt = lambda *_: os.kill(os.getpid(), signal.SIGINT);"
+        f"setattr(module, {name!r}, interrupt); sys.exit(main(['ps']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=project.folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_while_modules_are_loaded_is_quiet(project: Project) -> None:
+    script = (
+        "import os, signal, sys; from engine.cli import main\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'engine.cli.parser': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder()); sys.exit(main(['ps']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=project.folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_run_that_ends_because_claims_are_held_says_so(project: Project) -> None:
+    dag = project.write(DIAMOND)
+    project.ok("tasks", "seed", dag)
+    project.ok("hold", "codex")
+    done = project.run("run", dag)
+    assert done.returncode == 1
+    assert "(claims of codex are held: `agentmux resume codex`, then run again)" in done.stdout
+    project.ok("hold")
+    done = project.run("run", dag)
+    assert "(claims are held: `agentmux resume`, then run again)" in done.stdout
+    project.ok("resume")
+    project.ok("resume", "codex")
+    assert "held" not in project.ok("run", dag)

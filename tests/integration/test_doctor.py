@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -27,6 +28,8 @@ from engine.files import Layout
 from engine.findings import CAP, Finding, Level
 from engine.inspection import inspect
 from engine.logcheck import check_log
+from engine.logfiles import log_files
+from engine.logrepair import rewrite
 from engine.model import Claim, State, TaskDef
 from engine.processes import end_tree, environment, identify, spawn
 from engine.store.audit import audit
@@ -84,7 +87,7 @@ def layout(finished: Path, tmp_path: Path) -> Layout:
 
 
 async def look(engine: Engine) -> list[Finding]:
-    return await inspect(engine.layout, engine.queries)
+    return await inspect(engine.layout, engine.clock)
 
 
 async def doctor(layout: Layout) -> list[Finding]:
@@ -185,10 +188,10 @@ async def test_looking_changes_nothing(layout: Layout) -> None:
         ),
         (
             """UPDATE tasks SET reasons = '["upstream"]' WHERE id = 'plan'""",
-            "fold",
+            "derived",
             "it is DONE and must have none",
         ),
-        ("UPDATE tasks SET removed = 0 WHERE id = 'held'", "fold", "it must be READY []"),
+        ("UPDATE tasks SET removed = 0 WHERE id = 'held'", "derived", "it must be READY []"),
         (
             "DELETE FROM tasks WHERE id = 'odd'",
             "fold",
@@ -214,6 +217,7 @@ async def test_looking_changes_nothing(layout: Layout) -> None:
         ("UPDATE events SET data = '{' WHERE type = 'TASK_FAILED'", "fold", "cannot be read"),
         ("UPDATE events SET type = 'x' WHERE type = 'TASK_FAILED'", "fold", "cannot be read"),
         ("DELETE FROM events WHERE seq = 5", "events", "nothing between 4 and 6"),
+        ("DELETE FROM events WHERE seq < 3", "events", "begins with 3, not with 1"),
         (
             "UPDATE tasks SET pending = 2 WHERE id = 'after'",
             "derived",
@@ -227,7 +231,32 @@ async def test_looking_changes_nothing(layout: Layout) -> None:
             "derived",
             "claude has 2 tasks DONE, the tallies table says 3",
         ),
-        ("DELETE FROM tallies WHERE state = 'FAILED'", "derived", "codex has 1 tasks FAILED"),
+        ("DELETE FROM tallies WHERE state = 'FAILED'", "derived", "codex has 1 task FAILED"),
+        ("UPDATE tallies SET n = -1 WHERE state = 'FAILED'", "derived", "tallies table says -1"),
+        (
+            """UPDATE tasks SET deps = '["nowhere"]' WHERE id = 'later'""",
+            "deps",
+            "task 'later': its dep 'nowhere' is neither there nor purged",
+        ),
+        (
+            "INSERT INTO purged VALUES ('plan', 1)",
+            "purged",
+            "task 'plan' is there, but the purged table has it too",
+        ),
+        (
+            "UPDATE tasks SET ending = 'r' WHERE id = 'odd'",
+            "endings",
+            "task 'odd' waits for the end of run r, which the endings table lacks",
+        ),
+        (
+            (
+                "INSERT INTO endings(run_id, task_id, agent, worker_id, since, host_pid,"
+                " host_started) VALUES ('r', 'odd', 'codex', 'c', '', 1, '')"
+            ),
+            "endings",
+            "task 'odd' does not wait for its former run r, which is being ended",
+        ),
+        ("UPDATE workers SET status = 'live', beat_at = 'x'", "workers", "cannot be read"),
         ("UPDATE tasks SET run_id = 'r' WHERE id = 'plan'", "claims", "is DONE, but run r of"),
         ("UPDATE tasks SET state = 'RUNNING' WHERE id = 'plan'", "claims", "is RUNNING, but the"),
         (
@@ -263,6 +292,7 @@ def test_a_changed_row_is_found(layout: Layout, change: str, check: str, message
     found = audit(layout.database)
     assert any(one.check == check and message in one.message for one in found), found
     assert all(map(is_error, found))
+    assert all(one.advice for one in found)
 
 
 async def test_what_the_audit_finds_the_doctor_tells(layout: Layout) -> None:
@@ -296,8 +326,13 @@ async def test_damaged_pages_are_found_and_do_not_end_the_inspection(layout: Lay
 
 async def test_a_row_that_cannot_be_read_does_not_end_the_inspection(layout: Layout) -> None:
     sql(layout, "UPDATE workers SET beat_at = 'yesterday'")
-    (found,) = await errors(layout)
-    assert found.startswith("workers: workers and active runs cannot be read: ")
+    assert {one.split(":")[1] for one in await errors(layout)} == {
+        " worker 'claude-1' cannot be read",
+        " worker 'codex-1' cannot be read",
+        " worker 'codex-2' cannot be read",
+    }
+    sql(layout, "UPDATE workers SET status = 'live'")
+    assert any("workers and active runs cannot be read: " in one for one in await errors(layout))
 
 
 def test_a_file_that_is_no_database_is_found(tmp_path: Path) -> None:
@@ -371,24 +406,88 @@ async def test_a_log_that_is_gone_is_found(layout: Layout) -> None:
     assert message.startswith(f"log: the log lacks its last {count} events, from 1 on")
 
 
-def test_a_log_in_several_files_is_one_log(layout: Layout) -> None:
-    lines = lines_of(layout)
-    (layout.state / "events.20260101T000000000Z.jsonl").write_bytes(b"".join(lines[:5]))
-    (layout.state / "events.20260102T000000000Z.jsonl").write_bytes(b"".join(lines[5:20]))
-    layout.log.write_bytes(b"".join(lines[20:]))
+def rotated(layout: Layout, *resets: int) -> list[Path]:
+    """Make these events a RESET, and the log what it is then; return its files."""
+    numbers = ", ".join(map(str, resets))
+    sql(layout, f"UPDATE events SET type = 'RESET' WHERE seq IN ({numbers})")
+    assert rewrite(layout) is not None
     assert check_log(layout, at_work=False) == []
-    (layout.state / "events.20260102T000000000Z.jsonl").write_bytes(b"".join(lines[5:19]))
+    files = log_files(layout)
+    assert len(files) == len(resets) + 1
+    return files
+
+
+def test_a_log_in_several_files_is_one_log(layout: Layout) -> None:
+    _, middle, _ = rotated(layout, 6, 21)
+    lines = middle.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 15
+    middle.write_bytes(b"".join(lines[:-1]))
     assert log_errors(layout) == ["the log lacks event 20"]
+    middle.write_bytes(b"".join(lines)[:-9])
+    torn, lacking = log_errors(layout)
+    assert torn.startswith(f"{middle.name} ends in half a line: ")
+    assert lacking == "the log lacks event 20"
+    middle.unlink()
+    assert log_errors(layout) == [f"the log lacks event {seq}" for seq in range(6, 21)]
 
 
-def test_a_log_that_lags_is_a_note_while_somebody_is_at_work(layout: Layout) -> None:
-    lines = lines_of(layout)
-    layout.log.write_bytes(b"".join(lines[:-3]))
-    (finding,) = check_log(layout, at_work=True)
-    assert finding.level is Level.NOTE
-    assert "the log lacks its last 3 events" in finding.message
-    (message,) = log_errors(layout)
-    assert "`agentmux resume`" in message
+def test_a_reset_that_does_not_begin_a_file_is_found(layout: Layout) -> None:
+    oldest, middle, newest = rotated(layout, 6, 21)
+    middle.write_bytes(middle.read_bytes() + newest.read_bytes())
+    newest.unlink()
+    assert log_errors(layout) == [f"line 16 of {middle.name} is a RESET; that begins a file"]
+    oldest.write_bytes(oldest.read_bytes() + middle.read_bytes())
+    middle.unlink()
+    assert log_errors(layout) == [
+        f"line {line} of {oldest.name} is a RESET; that begins a file" for line in (6, 21)
+    ]
+
+
+def test_a_file_that_does_not_begin_with_a_reset_is_found(layout: Layout) -> None:
+    oldest, newest = rotated(layout, 6)
+    lines = newest.read_bytes().splitlines(keepends=True)
+    oldest.write_bytes(oldest.read_bytes() + lines[0])
+    newest.write_bytes(b"".join(lines[1:]))
+    assert log_errors(layout) == [
+        f"line 6 of {oldest.name} is a RESET; that begins a file",
+        "events.jsonl does not begin with RESET and is not the oldest",
+    ]
+
+
+def test_a_payload_that_speaks_of_a_reset_is_none(layout: Layout) -> None:
+    words = """json_set(data, '$.x', json('{"seq":1,"type":"RESET"}'))"""
+    sql(layout, f"UPDATE events SET data = {words} WHERE seq = 9")
+    assert rewrite(layout) is not None
+    assert log_files(layout) == [layout.log]
+    assert check_log(layout, at_work=False) == []
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+def test_a_log_that_is_behind_is_only_a_note_but_lines_that_were_lost_are_an_error(
+    layout: Layout, *, at_work: bool
+) -> None:
+    whole = lines_of(layout)
+    sql(layout, "INSERT INTO events(ts, type) SELECT ts, 'ALERT' FROM events WHERE seq < 4")
+    (finding,) = check_log(layout, at_work=at_work)
+    assert (finding.level, finding.message) == (
+        Level.NOTE,
+        "the log is 3 events behind its table",
+    )
+    assert ("`agentmux resume`" in finding.advice) is not at_work
+    layout.log.write_bytes(b"".join(whole[:-1]))
+    (finding,) = check_log(layout, at_work=at_work)
+    assert finding.level is Level.ERROR
+    assert finding.message == f"the log lacks its last 4 events, from {len(whole)} on"
+    assert ("`agentmux resume`" in finding.advice) is not at_work
+
+
+def test_a_log_of_which_nobody_noted_how_far_it_went_must_be_whole_unless_somebody_is_at_work(
+    layout: Layout,
+) -> None:
+    layout.log_lock.write_text("")
+    layout.log.write_bytes(b"".join(lines_of(layout)[:-1]))
+    assert [one.level for one in check_log(layout, at_work=True)] == [Level.NOTE]
+    assert len(log_errors(layout)) == 1
 
 
 async def test_half_a_last_line_is_no_error_and_is_mended_at_the_next_start(layout: Layout) -> None:
@@ -396,7 +495,7 @@ async def test_half_a_last_line_is_no_error_and_is_mended_at_the_next_start(layo
     layout.log.write_bytes(whole[:-20])
     (note,) = [one for one in await doctor(layout) if one.check == "log"]
     assert note.level is Level.NOTE
-    assert "half a line" in note.message
+    assert "half-written" in note.message
     async with Engine(layout.state) as restarted:
         assert [one for one in await look(restarted) if one.check == "log"] == []
     assert layout.log.read_bytes() == whole
@@ -537,8 +636,7 @@ async def test_a_process_that_outlived_its_run_is_found(layout: Layout) -> None:
     try:
         (found,) = await errors(layout)
         assert found == (
-            f"orphans: process {leader.identity.pid} is left of run {run_id}, "
-            "which holds no task; end it"
+            f"orphans: process {leader.identity.pid} is left of run {run_id}, which holds no task"
         )
         assert identify(leader.identity.pid) == leader.identity, "doctor only looks"
     finally:
@@ -566,3 +664,55 @@ async def test_a_fleet_at_work_is_no_finding(tmp_path: Path) -> None:
             looks += 1
         await work
     assert looks
+
+
+async def test_a_schema_that_is_no_text_is_a_finding(layout: Layout) -> None:
+    content = layout.database.read_bytes()
+    layout.database.write_bytes(content.replace(b"CREATE TABLE tasks", b"CREA\xff\xfe TABLE tasks"))
+    found = await inspect(layout)
+    assert "integrity" in {one.check for one in found}
+    assert all("Could not decode" in one.message for one in found if one.check == "integrity")
+
+
+async def test_a_database_that_cannot_be_opened_is_not_taken_for_a_damaged_one(
+    layout: Layout,
+) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        layout.database.with_name(f"tasks.db{suffix}").unlink(missing_ok=True)
+    layout.database.mkdir()
+    (finding,) = await inspect(layout)
+    assert (finding.level, finding.check) == (Level.ERROR, "access")
+    assert not re.search("repair|move|rebuild", finding.advice)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("disk I/O error", "the disk or its file system fails"),
+        ("attempt to write a readonly database", "mend the permissions"),
+        ("database or disk is full", "free some space"),
+        ("database is locked", "another program holds the database"),
+    ],
+)
+async def test_what_the_disk_refuses_is_never_a_reason_to_move_the_database(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, text: str, advice: str
+) -> None:
+    def refuse(_: object) -> None:
+        raise sqlite3.OperationalError(text)
+
+    monkeypatch.setattr("engine.store.audit.open_for_reading", refuse)
+    (finding,) = await inspect(layout)
+    assert finding.advice.startswith(advice)
+    monkeypatch.undo()
+    # And if it comes about only after the audit.
+    monkeypatch.setattr("engine.store.vitals.open_for_reading", refuse)
+    told = [one for one in await inspect(layout) if one.check == "workers"]
+    assert advice in told[0].message
+    assert "move" not in told[0].advice
+
+
+async def test_an_empty_database_is_told_with_what_fills_it(layout: Layout) -> None:
+    layout.database.write_bytes(b"")
+    (finding,) = await inspect(layout)
+    assert finding.message == "the store is empty"
+    assert "`agentmux doctor --repair`" in finding.advice

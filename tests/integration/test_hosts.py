@@ -46,7 +46,9 @@ async def test_a_heartbeat_file_says_what_a_worker_does(project: Project, stage:
         }  # fmt: skip
         assert (told()["agent"], told()["workerId"]) == ("codex", "codex-1")
         assert told()["leaseUntil"].endswith("Z")
-        assert json.loads(project.layout.heartbeat_file("codex").read_text()) == told()
+        # Written one after the other, and again at the next beat.
+        latest = project.layout.heartbeat_file("codex")
+        await until(lambda: json.loads(latest.read_text()) == told(), "both files say the same")
         assert stage.begun == ["a"]
     assert (told()["currentTaskId"], told()["note"]) == (None, "stopping")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import engine
-from engine import processes
+from engine import processes, signalling
 from engine.errors import StorageError
 from engine.model import Claim, ProcessId, State, TaskDef
 from engine.processes import (
@@ -279,8 +279,8 @@ async def test_a_pid_that_was_given_to_a_stranger_is_never_signalled(
     assert run.tree(before) == set()
 
     await end_tree(run.run_id, run.state, [before], grace=0)
-    processes._send(before, signal.SIGKILL)
-    processes._kill_groups([before])
+    signalling.send(before, signal.SIGKILL)
+    signalling.kill_groups([before])
 
     assert stranger.poll() is None
     assert is_alive(now)
@@ -290,10 +290,11 @@ async def test_a_pid_that_was_given_to_a_stranger_is_never_signalled(
 async def test_without_pidfds_all_the_same_is_done_by_looking(
     run: Run, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_pidfd", lambda _pid: None)
+    for module in (processes, signalling):
+        monkeypatch.setattr(module, "open_pidfd", lambda _pid: None)
     now = identify(stranger.pid)
     assert now is not None
-    processes._send(ProcessId(now.pid, "1" + now.started), signal.SIGKILL)
+    signalling.send(ProcessId(now.pid, "1" + now.started), signal.SIGKILL)
     leader = run.start(["sh", "-c", "sleep 60 & sleep 60 & wait"])
 
     await run.end()
@@ -306,20 +307,27 @@ async def test_without_pidfds_all_the_same_is_done_by_looking(
 PROBE = """
 import asyncio, json, os, sys
 from pathlib import Path
+from engine.errors import LeaseConflict
 from engine.processes import end_tree, tree_of
 state = Path(os.environ["AGENTMUX_STATE_DIR"])
 run_id = os.environ["AGENTMUX_RUN_ID"]
 before = [process.pid for process in tree_of(run_id, state, [])]
-asyncio.run(end_tree(run_id, state, [], grace=1))
+try:
+    asyncio.run(end_tree(run_id, state, [], grace=1))
+except LeaseConflict:
+    refused = True
+else:
+    refused = False
 after = [process.pid for process in tree_of(run_id, state, [])]
-me = {"me": os.getpid(), "parent": os.getppid(), "before": before, "after": after}
+me = {"me": os.getpid(), "parent": os.getppid(), "refused": refused}
+me |= {"before": before, "after": after}
 draft = Path("report.draft")
 draft.write_text(json.dumps(me))
 draft.rename("report")
 """
 
 
-async def test_who_runs_under_the_tag_ends_neither_itself_nor_its_ancestors(run: Run) -> None:
+async def test_who_is_part_of_a_tree_ends_nobody_of_it(run: Run) -> None:
     script = f"sleep 60 & echo $! > sibling; PYTHONPATH='{SOURCE}' '{sys.executable}' -c '{PROBE}'"
     # A last command would replace the shell, and there would be no ancestor.
     leader = run.start(["sh", "-c", script + "; exit 5"])
@@ -331,7 +339,8 @@ async def test_who_runs_under_the_tag_ends_neither_itself_nor_its_ancestors(run:
     report = json.loads((run.folder / "report").read_text())
     assert report["parent"] == leader.identity.pid, errors
     assert report["before"] == [sibling.pid]
-    assert report["after"] == []
+    assert report["refused"], "what it may not end, it cannot call gone"
+    assert report["after"] == [sibling.pid]
     assert leader.reap() == 5
 
 
@@ -380,8 +389,8 @@ async def test_a_cancellation_comes_through_only_when_the_tree_is_gone(run: Run)
 async def test_what_survives_sigkill_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_UNKILLABLE", 0.1)
     with monkeypatch.context() as patch:
-        patch.setattr(processes, "_send", lambda *_: None)
-        patch.setattr(processes, "_kill_groups", lambda _: None)
+        patch.setattr(processes, "send", lambda *_: None)
+        patch.setattr(processes, "kill_groups", lambda _: None)
         child = run.start(["sleep", "60"])
         with pytest.raises(TreeSurvived, match=str(child.identity.pid)) as raised:
             await run.end(grace=0)

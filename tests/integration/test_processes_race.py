@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 
 import pytest
-from support.engines import ENVIRONMENT, QUICK, SOURCE, Project, ended, until
+from support.engines import ENVIRONMENT, QUICK, SOURCE, Project, ended, suspend, until
 from support.stores import a_task, select
 
 from engine.commands import Seed
@@ -100,16 +100,19 @@ async def test_a_task_of_a_killed_worker_is_finished_by_another_exactly_once(
 async def test_a_stopped_worker_past_its_lease_cannot_finish_what_another_holds(
     project: Project,
 ) -> None:
-    project.settings(QUICK)
+    project.settings(QUICK + "shell: {allow: [sh]}\n")
+    # It succeeds while its host is stopped, so that the host learns of both at once.
+    until_told = "echo > marker; while [ ! -e go ]; do sleep 0.05; done"
+    shell = {"kind": "shell", "argv": ["sh", "-c", until_told]}
     async with project.engine() as engine:
-        slow = a_task("a", payload={"kind": "noop", "seconds": 1.2})
-        await engine.execute(Seed(project.dag(slow)))
+        await engine.execute(Seed(project.dag(a_task("a", payload=shell))))
         first = project.work("codex-1")
-        await until(lambda: project.state("a") == "RUNNING", "the first one runs it")
-        first.send_signal(signal.SIGSTOP)
+        await until((project.folder / "marker").exists, "the first one runs it")
+        await until(lambda: leader_of(project, "a"), "its leader is known")
+        await suspend(first, project.layout)
+        (project.folder / "go").touch()
         await engine.start_worker("codex", "codex-2")
         await until(lambda: project.kinds("a").count("TASK_CLAIMED") == 2, "the second one has it")
-        assert project.state("a") == "RUNNING"
         first.send_signal(signal.SIGCONT)
         await until(lambda: "LATE_RESULT" in project.kinds("a"), "the first one comes too late")
         await until(lambda: project.state("a") == "DONE", "the second one finishes it")
@@ -135,7 +138,7 @@ async def test_a_stopped_workers_tree_is_gone_before_its_task_is_claimed_again(
         leader = leader_of(project, "a")
         assert leader is not None
         await until((project.folder / "marker").exists, "the first attempt is at it")
-        first.send_signal(signal.SIGSTOP)
+        await suspend(first, project.layout)
         await engine.start_worker("codex", "codex-2")
         await until(lambda: "LEASE_EXPIRED" in project.kinds("a"), "its lease is over")
         # A zombie of the stopped worker is nobody: it only waits to be reaped.

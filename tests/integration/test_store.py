@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 DONE = Outcome(RunOutcome.DONE)
 FAILED = Outcome(RunOutcome.FAILED, error="no")
+ALIVE, DEAD = (lambda _: True), (lambda _: False)
 
 
 # One owner.
@@ -159,6 +160,14 @@ async def test_a_stagger_keeps_starts_apart_and_is_not_used_up_by_a_vain_claim(
     assert (await it.claim("codex-2")).task.id == "b"
 
 
+async def test_a_stagger_is_not_used_up_by_a_worker_that_may_not_claim(it: Opened) -> None:
+    await it.store.seed(a_dag(a_task("a"), agents={"codex": AgentRule(stagger=60)}))
+    await it.store.register("codex", "codex-1", HOST, ALIVE)
+    await it.store.set_status("codex-1", HOST, WorkerStatus.STOPPING)
+    assert await it.store.claim("codex", "codex-1", HOST) is None
+    assert (await it.claim("codex-2")).task.id == "a"
+
+
 async def test_a_hold_of_one_agent_or_of_all_keeps_claims_back_until_it_is_lifted(
     it: Opened,
 ) -> None:
@@ -197,8 +206,6 @@ async def test_a_hold_and_a_claim_in_one_group_take_effect_in_their_order(it: Op
 
 # Workers.
 
-ALIVE, DEAD = (lambda _: True), (lambda _: False)
-
 
 async def test_a_second_live_worker_with_the_same_id_is_refused(it: Opened) -> None:
     assert await it.store.register("codex", "w", HOST, ALIVE) == "w"
@@ -209,6 +216,21 @@ async def test_a_second_live_worker_with_the_same_id_is_refused(it: Opened) -> N
     assert await it.store.set_status("w", HOST, WorkerStatus.STOPPED) is False, "not its any more"
     assert await it.store.set_status("w", OTHER_HOST, WorkerStatus.STOPPED) is True
     assert await it.store.set_status("w", OTHER_HOST, WorkerStatus.LOST) is False, "it was over"
+
+
+@pytest.mark.parametrize("status", sorted(set(WorkerStatus) - {WorkerStatus.LIVE}))
+async def test_a_worker_that_stops_or_is_over_claims_nothing_until_it_is_entered_anew(
+    it: Opened, status: WorkerStatus
+) -> None:
+    await it.store.seed(a_dag(a_task("a"), a_task("b")))
+    await it.store.register("codex", "codex-1", HOST, ALIVE)
+    held = await it.claim()
+    await it.store.set_status("codex-1", HOST, status)
+    assert await it.store.claim("codex", "codex-1", HOST) is None
+    assert await it.store.finish_and_claim(held, DONE, HOST) is None
+    assert it.state("a") == "DONE", "what it had it may finish"
+    await it.store.register("codex", "codex-1", HOST, DEAD)
+    assert (await it.claim()).task.id == "b"
 
 
 async def test_two_live_workers_never_share_their_files(it: Opened) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ from support.stage import Stage, run_all, staged
 from support.stores import (
     a_task,
     select,
+    tasks_of,
 )
 
 from engine import worker as worker_module
 from engine.commands import Hold, Resume, Seed
 from engine.errors import StorageError
 from engine.model import Outcome, ProcessId, RunOutcome
+from engine.store import orders
 
 if TYPE_CHECKING:
     from engine.executors.base import RunContext
@@ -247,6 +250,76 @@ async def test_a_run_over_its_time_fails_and_its_work_is_cancelled(
     assert stage.cancelled == ["a"]
 
 
+@pytest.mark.usefixtures("fast_retries")
+async def test_a_timeout_takes_the_claim_at_once_and_the_tree_must_be_gone_before_the_next_run(
+    project: Project, stage: Stage
+) -> None:
+    is_gone = asyncio.Event()
+
+    async def play(_context: RunContext) -> Outcome:
+        if len(stage.begun) > 1:
+            return DONE
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await is_gone.wait()
+        raise AssertionError
+
+    def row() -> dict[str, Any]:
+        return tasks_of(project.layout)["a"]
+
+    stage.play = play
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(staged("a", timeout=0.05, retries=1))))
+        await engine.start_worker("codex")
+        await until(lambda: row()["ending"], "its claim is taken")
+        (run,) = await engine.queries.runs("a")
+        assert (run.outcome, row()["ending"], row()["run_id"]) == ("timed out", run.id, None)
+        await until(lambda: row()["not_before"] is None, "its backoff is over")
+        assert row()["state"] == "READY"
+        other = await engine._store.claim("codex", "codex-2", engine._host.identity)
+        assert other is None, "the tree of the first run may still live"
+        assert stage.begun == ["a"]
+        is_gone.set()
+        await run_all(engine)
+    assert (project.state("a"), stage.begun) == ("DONE", ["a", "a"])
+    assert select(project.layout, "SELECT * FROM endings") == []
+    project.check()
+
+
+@pytest.mark.parametrize("order", ["cancel", "kill", "purge", "kill worker", "time out"])
+async def test_a_run_that_loses_its_task_in_this_process_is_ended_by_that_very_commit(
+    project: Project, stage: Stage, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    async def nobody_looks() -> None:
+        pass
+
+    async with project.engine() as engine:
+        monkeypatch.setattr(engine._host, "_check_claims", nobody_looks)
+        await engine.execute(Seed(project.dag(staged("a"), staged("b"))))
+        name = await engine.start_worker("codex")
+        await until(lambda: stage.begun == ["a"], "a runs")
+        (claim,) = (context.claim for context in stage.contexts)
+        host = engine._host.identity
+        match order:
+            case "time out":
+                assert await engine._store.time_out("a", claim.run_id)
+            case "kill worker":
+                kill = partial(orders.kill_held, worker_id=name, host=host)
+                assert list((await engine._store.order(kill)).done) == ["a"]
+            case _:
+                what = {"cancel": orders.cancel, "kill": orders.kill, "purge": orders.purge}[order]
+                answers = await engine._store.order(partial(what, task_ids=("a",)))
+                assert answers.done["a"].run_id == claim.run_id
+        await until(lambda: stage.cancelled == ["a"], "its work is cancelled")
+        await until(lambda: not select(project.layout, "SELECT * FROM endings"), "it is gone")
+        if order == "kill worker":
+            assert await engine._store.claim("codex", name, host) is None
+        else:
+            await until(lambda: stage.begun == ["a", "b"], "the worker goes on")
+    project.check()
+
+
 async def test_a_kind_that_nobody_knows_needs_a_human(project: Project) -> None:
     async with project.engine() as engine:
         tasks = (a_task("a", payload={"kind": "pottery"}), a_task("b", "a"), a_task("c"))
@@ -337,12 +410,12 @@ async def test_a_result_outlives_a_full_disk(
         await engine.execute(Seed(project.dag(staged("a"))))
         finish, refused = engine._store.finish_and_claim, 0
 
-        async def full(*args: Any) -> Any:
+        async def full(*args: Any, **named: Any) -> Any:
             nonlocal refused
             refused += 1
             if refused < 5:
                 raise StorageError("database or disk is full")
-            return await finish(*args)
+            return await finish(*args, **named)
 
         monkeypatch.setattr(engine._store, "finish_and_claim", full)
         await engine.start_worker("codex")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 from support.stores import check_log, check_store, events_of, kinds, tasks_of
 
 import engine
@@ -48,6 +51,28 @@ async def until(condition: Callable[[], object | Awaitable[object]], what: str) 
             return
         assert time.monotonic() < deadline, f"in vain: {what}"
         await asyncio.sleep(0.01)
+
+
+async def suspend(process: subprocess.Popen[bytes], layout: Layout) -> None:
+    """Stop a process (SIGSTOP) at a moment at which it holds no lock that others queue on.
+
+    One that is stopped inside a transaction holds up every writer for as long as it is: that is
+    no matter of leases, and SQLite's own lock would do the same.
+    """
+
+    async def stopped_outside() -> bool:
+        process.send_signal(signal.SIGSTOP)
+        stopped = psutil.STATUS_STOPPED
+        await until(lambda: psutil.Process(process.pid).status() == stopped, "it is stopped")
+        with layout.write_lock.open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                process.send_signal(signal.SIGCONT)
+                return False
+        return True
+
+    await until(stopped_outside, "it holds no lock")
 
 
 @dataclass

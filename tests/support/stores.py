@@ -1,38 +1,36 @@
-"""Stores for tests: small DAGs, a store that is opened alone, and what must be true of any store.
+"""Stores for tests: small DAGs, a store that is opened alone, and looks into any store's file.
 
-What a store must be is worked out here from its plain tables, without the engine's own queries.
+What must be true of a store stands in support.soundness.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from support.clock import ManualClock
+from support.soundness import Tables, check_tables, connect, read_events, read_tasks, rows_of
 
-from engine.clock import from_iso
-from engine.dag import to_definition
 from engine.files import Layout
-from engine.machine import fold
-from engine.model import AgentRule, Dag, Event, EventType, ProcessId, State, TaskDef
+from engine.model import AgentRule, Dag, Event, ProcessId, TaskDef
 from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path
 
     from engine.clock import Clock
     from engine.model import Claim
+    from engine.store.orders import Ordered, Orders
     from engine.store.writer import Committed
 
 HOST = ProcessId(4711, "12345")
 OTHER_HOST = ProcessId(4712, "12346")
 LEASE = 600.0
-TASK_EVENTS = {kind for kind in EventType if kind.startswith("TASK_")} | {EventType.LEASE_EXPIRED}
 
 
 def a_task(
@@ -75,6 +73,22 @@ class Opened:
         assert claim is not None, f"nothing to claim for {agent}"
         return claim
 
+    async def order(
+        self, what: Callable[..., Orders], *task_ids: str, dry_run: bool = False, **options: Any
+    ) -> Orders:
+        """Carry out one of engine.store.orders on tasks."""
+        change = partial(what, task_ids=task_ids, **options)
+        return await self.store.order(change, dry_run=dry_run)
+
+    async def order_one(
+        self, what: Callable[..., Orders], task_id: str, *, dry_run: bool = False, **options: Any
+    ) -> Ordered:
+        """Carry out an order on one task; raise what was refused."""
+        answers = await self.order(what, task_id, dry_run=dry_run, **options)
+        for error in answers.refused.values():
+            raise error
+        return answers.done[task_id]
+
     def row(self, task_id: str) -> dict[str, Any]:
         return tasks_of(self.layout)[task_id]
 
@@ -102,41 +116,35 @@ async def opened(
 
 
 def select(layout: Layout, sql: str, *values: Any) -> list[dict[str, Any]]:
-    with closing(sqlite3.connect(layout.database, timeout=10)) as db:
-        db.row_factory = sqlite3.Row
-        return [dict(row) for row in db.execute(sql, values)]
+    with closing(connect(layout)) as db:
+        return rows_of(db, sql, *values)
 
 
 def tasks_of(layout: Layout) -> dict[str, dict[str, Any]]:
     """Return the table of tasks by id; JSON columns as values."""
-    rows = select(layout, "SELECT * FROM tasks ORDER BY position, id")
-    for row in rows:
-        for column in ("reasons", "deps", "payload"):
-            row[column] = json.loads(row[column])
-    return {row["id"]: row for row in rows}
+    with closing(connect(layout)) as db:
+        return read_tasks(db)
 
 
 def events_of(layout: Layout, task_id: str | None = None) -> list[Event]:
     """Return all events, or those of a task."""
-    return [
-        Event(
-            row["seq"],
-            from_iso(row["ts"]),
-            EventType(row["type"]),
-            row["agent"],
-            row["worker_id"],
-            row["task_id"],
-            row["run_id"],
-            State(row["state"]) if row["state"] else None,
-            json.loads(row["data"]),
-        )
-        for row in select(layout, "SELECT * FROM events ORDER BY seq")
-        if task_id is None or row["task_id"] == task_id
-    ]
+    with closing(connect(layout)) as db:
+        events = read_events(db)
+    return [event for event in events if task_id is None or event.task_id == task_id]
 
 
 def kinds(events: Iterable[Event]) -> list[str]:
     return [str(event.type) for event in events]
+
+
+def in_words(answers: Orders) -> dict[str, Any]:
+    """Return all that an order answered, in values that can be compared."""
+    return {
+        "done": dict(answers.done),
+        "refused": {task_id: repr(error) for task_id, error in answers.refused.items()},
+        "blocked": answers.blocked,
+        "unblocked": answers.unblocked,
+    }
 
 
 def everything(layout: Layout) -> list[str]:
@@ -146,92 +154,8 @@ def everything(layout: Layout) -> list[str]:
 
 
 def check_store(layout: Layout) -> None:
-    """Assert all that is true of a store between any two transactions."""
-    tasks, events = tasks_of(layout), events_of(layout)
-    runs = select(layout, "SELECT * FROM runs ORDER BY n")
-    assert [event.seq for event in events] == list(range(1, len(events) + 1)), "seq has gaps"
-    for event in events:
-        assert (event.state is not None) == (event.type in TASK_EVENTS), event
-    _check_fold(tasks, events, runs)
-    _check_counts(tasks)
-    _check_claims(tasks, runs)
-    _check_tallies(layout, tasks)
-    edges = {(row["dep"], row["task"]) for row in select(layout, "SELECT dep, task FROM edges")}
-    assert edges == {(dep, task_id) for task_id, row in tasks.items() for dep in row["deps"]}
-
-
-def _check_fold(
-    tasks: dict[str, dict[str, Any]], events: list[Event], runs: list[dict[str, Any]]
-) -> None:
-    folded = fold(events)
-    assert folded.keys() == tasks.keys()
-    for task_id, row in tasks.items():
-        told = folded[task_id]
-        assert dict(told.definition) == to_definition(
-            TaskDef(
-                task_id,
-                row["name"],
-                row["agent"],
-                tuple(row["deps"]),
-                row["priority"],
-                row["timeout"],
-                row["retries"],
-                row["payload"],
-            )
-        )
-        assert told.state == row["state"], task_id
-        assert list(told.reasons) == row["reasons"], task_id
-        assert told.attempts == row["attempts"], task_id
-        assert {
-            run_id: (run.worker_id, run.attempt, run.outcome) for run_id, run in told.runs.items()
-        } == {
-            run["id"]: (run["worker_id"], run["attempt"], run["outcome"])
-            for run in runs
-            if run["task_id"] == task_id
-        }
-
-
-def _check_counts(tasks: dict[str, dict[str, Any]]) -> None:
-    for task_id, row in tasks.items():
-        states = [tasks[dep]["state"] for dep in row["deps"]]
-        broken = sum(state in {"FAILED", "CANCELLED", "BLOCKED"} for state in states)
-        assert row["pending"] == sum(state != "DONE" for state in states), task_id
-        assert row["broken"] == broken, task_id
-        if row["state"] in {"READY", "BLOCKED"}:
-            assert ("upstream" in row["reasons"]) == (broken > 0), task_id
-            assert ("removed" in row["reasons"]) == bool(row["removed"]), task_id
-            assert bool(row["reasons"]) == (row["state"] == "BLOCKED"), task_id
-        else:
-            assert row["reasons"] == [], task_id
-
-
-def _check_claims(tasks: dict[str, dict[str, Any]], runs: list[dict[str, Any]]) -> None:
-    """A task is active exactly while one run of it is open, and that run holds it."""
-    going = {run["task_id"]: run["id"] for run in runs if run["outcome"] is None}
-    assert len(going) == sum(run["outcome"] is None for run in runs), "two open runs of one task"
-    for task_id, row in tasks.items():
-        active = row["state"] in {"CLAIMED", "RUNNING"}
-        assert row["run_id"] == going.get(task_id), task_id
-        assert active == (task_id in going), task_id
-        assert active == (row["claimed_by"] is not None) == (row["lease_until"] is not None)
-        assert (row["timeout_at"] is not None) == (row["state"] == "RUNNING"), task_id
-    assert all((run["ended_at"] is None) == (run["outcome"] is None) for run in runs)
-
-
-def _check_tallies(layout: Layout, tasks: dict[str, dict[str, Any]]) -> None:
-    counted = Counter(
-        (
-            row["agent"],
-            row["state"],
-            row["state"] == "READY" and (row["pending"] > 0 or row["not_before"] is not None),
-        )
-        for row in tasks.values()
-    )
-    tallies = {
-        (row["agent"], row["state"], bool(row["waiting"])): row["n"]
-        for row in select(layout, "SELECT * FROM tallies WHERE n <> 0")
-    }
-    assert tallies == dict(counted)
+    """Assert all that is true of a store; see support.soundness."""
+    check_tables(Tables.read(layout))
 
 
 def check_log(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine import census
-from engine.census import Census, SharedCensus, take_census, tree_of
+from engine.census import Census, SharedCensus, take_census, tree_of, trees_of
 from engine.errors import StorageError
 
 STATE = Path("/nowhere/state")
@@ -50,6 +51,40 @@ def test_a_member_that_vanishes_after_the_census_makes_it_look_again(
 
     assert tree_of("r", STATE, []) == set()
     assert list(results) == [], "both were needed"
+
+
+def test_several_runs_are_found_in_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    me, parent = os.getpid(), os.getppid()
+    tagged = {("r", str(STATE)): {me}, ("s", str(STATE)): {parent}, ("s", "/elsewhere"): {1}}
+    censuses = iter([Census({me: 7, parent: 7}, tagged, settled=True)])
+    monkeypatch.setattr(census, "take_census", lambda: next(censuses))
+    monkeypatch.setattr(census, "spared_pids", set)
+
+    found = trees_of(STATE, {"r": [], "s": [], "nobody's": []})
+
+    assert {run_id: {process.pid for process in tree} for run_id, tree in found.items()} == {
+        "r": {me},
+        "s": {parent, me},
+        "nobody's": set(),
+    }
+
+
+def test_a_run_of_which_nothing_can_be_said_does_not_hide_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    me = os.getpid()
+    fleeting = count(2**23)
+    monkeypatch.setattr(
+        census,
+        "take_census",
+        lambda: Census({me: 7}, {("r", str(STATE)): {next(fleeting)}, ("s", str(STATE)): {me}}),
+    )
+    monkeypatch.setattr(census, "spared_pids", set)
+
+    found = trees_of(STATE, {"r": [], "s": []})
+
+    assert found.keys() == {"s"}
+    assert {process.pid for process in found["s"]} == {me}
 
 
 def test_threads_that_ask_during_a_census_share_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engine.cli import report, tables
 from engine.cli.logs import LineFormatter
-from engine.cli.parser import build_parser
+from engine.cli.parser import parse
 from engine.cli.progress import in_short
 from engine.cli.render import (
     Cell,
@@ -333,18 +333,18 @@ def test_progress_in_short_leaves_out_what_there_is_none_of() -> None:
 
 @pytest.mark.parametrize("argv", [["--state-dir", "x", "ps"], ["ps", "--state-dir", "x"]])
 def test_the_state_folder_may_stand_before_and_after_the_command(argv: list[str]) -> None:
-    assert str(build_parser().parse_args(argv).state_dir) == "x"
+    assert str(parse(argv).state_dir) == "x"
 
 
 def test_the_state_folder_comes_from_the_environment_unless_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AGENTMUX_STATE_DIR", str(tmp_path))
-    assert build_parser().parse_args(["tasks", "ls"]).state_dir == tmp_path
-    args = build_parser().parse_args(["tasks", "--state-dir", "y", "ls"])
+    assert parse(["tasks", "ls"]).state_dir == tmp_path
+    args = parse(["tasks", "--state-dir", "y", "ls"])
     assert str(args.state_dir) == "y"
     monkeypatch.delenv("AGENTMUX_STATE_DIR")
-    assert str(build_parser().parse_args(["ps"]).state_dir) == "state"
+    assert str(parse(["ps"]).state_dir) == "state"
 
 
 @pytest.mark.parametrize(
@@ -360,6 +360,12 @@ def test_the_state_folder_comes_from_the_environment_unless_named(
         ["events", "--since", "-1"],
         ["worker"],
         ["worker", "--agent", "a", "--stop", "--until-idle"],
+        ["worker", "--agent", "a", "--stop"],
+        ["stop"],
+        ["kill", "w1", "--all"],
+        ["tasks", "purge"],
+        ["gc", "--older-than", "soon"],
+        ["reset", "--timeout", "nan"],
         ["tasks", "show"],
         ["ps", "\x1b[2J"],
     ],
@@ -368,7 +374,7 @@ def test_wrong_usage_ends_with_2_and_clean_words(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        build_parser().parse_args(argv)
+        parse(argv)
     err = capsys.readouterr().err
     assert ended.value.code == 2
     assert "usage: agentmux" in err

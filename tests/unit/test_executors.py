@@ -55,6 +55,7 @@ class Stage:
             project=self.project,
             config=Config(grace=self.grace, shell=ShellConfig(allow=self.allow)),
             clock=self.clock,
+            starting=lambda: None,
             started=self.on_start,
             progress=self.on_progress,
         )

@@ -1,0 +1,173 @@
+"""What the grammar is made of: its parser, a level of commands, options that several share, types.
+
+Whatever is typed wrong ends the program with 2 and says how it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from engine.errors import ValidationError
+from engine.filters import STATES, state_terms
+from engine.text import clean_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+_MOST_WORKERS = 64
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but what the user typed is cleaned before it is shown again."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and exit with 2."""
+        super().error(clean_text(message))
+
+
+class Commands:
+    """A level of commands; each takes `--state-dir`, which may stand before or after it."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def add(
+        self, name: str, handler: str | None, text: str, *, json: bool = False, more: str = ""
+    ) -> argparse.ArgumentParser:
+        """Add a command. `handler` is "module:function"; `more` stands below its options."""
+        command: argparse.ArgumentParser = self._group.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=more,
+            allow_abbrev=False,
+        )
+        command.add_argument(
+            "--state-dir",
+            type=Path,
+            metavar="DIR",
+            default=argparse.SUPPRESS,  # or it would undo one that stands before the command
+            help="where the store lies",
+        )
+        if json:
+            command.add_argument("--json", action="store_true", help="print JSON")
+        if handler is not None:
+            command.set_defaults(handler=handler)
+        return command
+
+
+def add_dag(command: argparse.ArgumentParser, name: str = "dag") -> None:
+    """Let a command take a DAG: as its argument, or as an option."""
+    default = "(default: the file last seeded, else agentmux/dag.yaml)"
+    if name.startswith("-"):
+        command.add_argument(name, type=Path, metavar="PATH", help=f"the DAG to seed {default}")
+    else:
+        command.add_argument(name, nargs="?", type=Path, metavar="DAG", help=default)
+
+
+def add_selection(command: argparse.ArgumentParser) -> None:
+    """Let a command choose tasks by state and agent."""
+    command.add_argument(
+        "--state", type=state, metavar="S", help=f"only these: {', '.join(STATES)}"
+    )
+    command.add_argument("--agent", metavar="A", help="only this agent's")
+
+
+def add_dry_run(command: argparse.ArgumentParser) -> None:
+    """Let a command only say what it would do."""
+    command.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def add_yes(command: argparse.ArgumentParser) -> None:
+    """Let a command be carried out unasked."""
+    command.add_argument(
+        "--yes", action="store_true", help="do not ask; needed where there is no terminal to ask on"
+    )
+
+
+def need(command: argparse.ArgumentParser, *names: str, what: str) -> None:
+    """Let a command end with 2 unless at least one of its arguments is given.
+
+    The check runs after parsing, see `checked`.
+    """
+
+    def check(args: argparse.Namespace) -> None:
+        if not any(getattr(args, name) for name in names):
+            command.error(what)
+
+    command.set_defaults(check=check)
+
+
+def need_text(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with 2 if a word is not UTF-8: no store has it. The state folder may be any bytes."""
+    for name, value in vars(args).items():
+        for word in value if isinstance(value, list) else [value]:
+            # The store notes where its DAG lies, so that name must be text too, folders included.
+            text = str(word.absolute()) if isinstance(word, Path) else word
+            if name != "state_dir" and isinstance(text, str) and not _is_text(text):
+                parser.error(
+                    f"{str(word)!r} is not UTF-8 text; rename it, or type it as it is shown"
+                )
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def state(text: str) -> str:
+    """Read the name of a state."""
+    try:
+        state_terms(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def workers(text: str) -> int:
+    """Read a number of workers for each agent."""
+    number = at_least_one(text)
+    if number > _MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"{number} is more than {_MOST_WORKERS} for each agent")
+    return number
+
+
+def at_least_one(text: str) -> int:
+    """Read a whole number above 0."""
+    return int(_number(int, text, least=1, what="a whole number above 0"))
+
+
+def seq(text: str) -> int:
+    """Read the number of an event."""
+    return int(_number(int, text, least=0, what="the number of an event"))
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds."""
+    return _number(float, text, least=0, what="a number of seconds")
+
+
+def age(text: str) -> timedelta:
+    """Read an age such as 30d."""
+    from engine.gc import parse_age  # noqa: PLC0415 - every other command can do without it
+
+    try:
+        return parse_age(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _number(convert: Callable[[str], float], text: str, *, least: float, what: str) -> float:
+    try:
+        value = convert(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value

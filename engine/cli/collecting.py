@@ -1,0 +1,85 @@
+"""The command that removes: gc. What may go is decided in engine.gc."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from engine import gc
+from engine.cli import receipts
+from engine.cli.asking import agreed
+from engine.cli.progress import busy_if_slow
+from engine.cli.render import complain, say, say_json
+from engine.cli.session import existing_engine
+from engine.cli.signals import interruptible, told_if_interrupted
+from engine.model import to_json
+from engine.text import age, plural
+
+if TYPE_CHECKING:
+    import argparse
+
+_REST = "interrupted: what was not removed yet stays; `agentmux gc` again removes the rest"
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+@interruptible
+async def collect(args: argparse.Namespace) -> int:
+    """`gc`: plan, ask, remove; exit 1 if something could not be removed."""
+    async with existing_engine(args.state_dir, read_only=args.dry_run) as engine:
+        with busy_if_slow("looking for what is old"):
+            now = engine.clock.now()
+            plan = await asyncio.to_thread(gc.plan, engine.layout, args.older_than, now)
+        sentence = in_words(len(plan.runs), len(plan.logs), plan.events, plan.bytes)
+        empty = not (plan.runs or plan.emptied or plan.logs or plan.upto)
+        if args.dry_run or empty:
+            if args.json:
+                counts = gc.Collected(
+                    len(plan.runs), len(plan.emptied), len(plan.logs), plan.events, plan.bytes
+                )
+                say_json(_as_json(plan, counts, dry_run=args.dry_run))
+                return 0
+            nothing = f"nothing that may go is older than {age(args.older_than.total_seconds())}"
+            say(nothing if empty else f"a dry run, nothing was changed; it would remove {sentence}")
+            _say_kept(plan)
+            return 0
+        if not args.yes and not await agreed(f"remove {sentence}", (), gc.UNTOUCHED):
+            return 1
+        with busy_if_slow(f"removing {sentence}"), told_if_interrupted(_REST):
+            collected = await gc.carry_out(plan, engine.forget)
+    if args.json:
+        say_json(_as_json(plan, collected, dry_run=False))
+    else:
+        gone = in_words(collected.runs, collected.logs, collected.events, collected.bytes)
+        say(f"removed {gone}")
+        _say_kept(plan)
+    for code, refusal in receipts.refusal_lines(collected.refused):
+        complain(code, refusal)
+    return 1 if collected.refused else 0
+
+
+def in_words(runs: int, logs: int, events: int, size: int) -> str:
+    """Say how much it is."""
+    parts = [f"the artifacts of {plural(runs, 'run')}"] if runs else []
+    if logs or events:
+        parts.append(f"{plural(logs, 'rotated log')} with {plural(events, 'event')}")
+    return f"{' and '.join(parts) or 'empty folders'} ({in_bytes(size)})"
+
+
+def in_bytes(size: int) -> str:
+    """Write a size in at most four digits."""
+    number, unit = float(size), 0
+    while number >= 1000 and unit < len(_UNITS) - 1:
+        number, unit = number / 1024, unit + 1
+    return (
+        f"{number:.1f} {_UNITS[unit]}" if unit and number < 10 else f"{number:.0f} {_UNITS[unit]}"
+    )
+
+
+def _say_kept(plan: gc.Plan) -> None:
+    for sentence in plan.kept:
+        say(sentence)
+    say(gc.UNTOUCHED)
+
+
+def _as_json(plan: gc.Plan, counts: gc.Collected, *, dry_run: bool) -> dict[str, object]:
+    return {"dryRun": dry_run, **to_json(counts), "kept": list(plan.kept)}

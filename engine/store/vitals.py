@@ -1,0 +1,211 @@
+"""One short look at what goes on: counts, active runs, runs that are being ended, workers.
+
+All in one snapshot, at a cost that does not grow with the DAG: tallies and partial indexes, no
+scan. For health, for the inspection, and for whoever must know which workers live.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from engine.clock import from_iso
+from engine.errors import StorageError
+from engine.model import LIVE_WORKERS, ProcessId, State, WorkerStatus
+from engine.store.database import (
+    BUSY_MS,
+    SCHEMA_VERSION,
+    Connection,
+    other_schema,
+    schema_version,
+    storage_error,
+)
+from engine.store.roster import RESET_MARK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+_LIVE = "SELECT id, agent, pid, pid_started, status, beat_at FROM workers WHERE status IN {}"
+_LIVE = _LIVE.format("('live', 'stopping') ORDER BY agent, id")
+_HELD = (
+    "SELECT t.id, t.agent, t.state, t.run_id, t.claimed_by, t.lease_until, r.task_id, r.worker_id,"
+    " r.outcome, coalesce(r.started_at, r.claimed_at), r.host_pid, r.host_started, w.status"
+    " FROM tasks t LEFT JOIN runs r ON r.id = t.run_id LEFT JOIN workers w ON w.id = r.worker_id"
+    " AND w.pid = r.host_pid AND w.pid_started = r.host_started"
+    " WHERE t.state IN ('CLAIMED', 'RUNNING') ORDER BY r.n"
+)
+_ENDING = (
+    "SELECT run_id, task_id, worker_id, since, host_pid, host_started FROM endings ORDER BY since"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWorker:
+    """A worker that the table believes to live. Whether `host` does is for others to say."""
+
+    id: str
+    agent: str
+    host: ProcessId
+    status: WorkerStatus
+    beat_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingRun:
+    """A run that holds a task since it was started, or claimed if it was not.
+
+    `host` is None if the runs table does not have the run. `over`: its worker says of itself that
+    it has ended. `flaw` says in words how its row contradicts the task's, if it does.
+    """
+
+    run_id: str
+    task_id: str
+    agent: str
+    worker_id: str
+    since: datetime | None
+    host: ProcessId | None
+    over: bool
+    flaw: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeavingRun:
+    """A run that lost its task at `since` and whose tree may still live."""
+
+    run_id: str
+    task_id: str
+    worker_id: str
+    since: datetime
+    host: ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """The store at one moment. `tallies` counts tasks by agent, state and whether they wait.
+
+    `limits` are those of agents that have one; `held` names agents (`*`: all); `resetting`: a
+    reset was begun and never completed.
+    """
+
+    tallies: Mapping[tuple[str, State, bool], int] = field(default_factory=dict)
+    runs: tuple[HoldingRun, ...] = ()
+    leaving: tuple[LeavingRun, ...] = ()
+    workers: tuple[KnownWorker, ...] = ()
+    held: tuple[str, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+    resetting: bool = False
+
+    @property
+    def run_ids(self) -> frozenset[str]:
+        """The runs that may have processes."""
+        return frozenset(run.run_id for run in self.runs) | {run.run_id for run in self.leaving}
+
+
+def open_for_reading(database: Path) -> sqlite3.Connection:
+    """Open the database so that nothing can be written through it; raises sqlite3.Error."""
+    # Handed from thread to thread by its owner, never used by two at once.
+    uri = f"{database.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000, factory=Connection
+    )
+
+
+def read_vitals(database: Path) -> Vitals:
+    """Look at the store; blocks for as long as a short read.
+
+    Raises:
+        StorageError: the database cannot be read, or holds what nobody could have written.
+
+    """
+    try:
+        with closing(open_for_reading(database)) as db:
+            version = schema_version(db)
+            if version != SCHEMA_VERSION:
+                tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+                raise StorageError(f"{database} {'; '.join(other_schema(version, tables=tables))}")
+            db.execute("BEGIN")
+            try:
+                return _read(db)
+            finally:
+                db.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise storage_error(error, database) from error
+    except (ValueError, TypeError) as error:
+        raise StorageError(f"{database}: {error}; run `agentmux doctor`") from error
+
+
+def _read(db: sqlite3.Connection) -> Vitals:
+    tallies = db.execute("SELECT agent, state, waiting, n FROM tallies WHERE n <> 0")
+    mark = db.execute("SELECT 1 FROM meta WHERE key = ?", (RESET_MARK,)).fetchone()
+    return Vitals(
+        {(agent, State(state), bool(waiting)): n for agent, state, waiting, n in tallies},
+        holding_runs(db),
+        tuple(
+            LeavingRun(run, task, worker, from_iso(since), ProcessId(pid, started))
+            for run, task, worker, since, pid, started in db.execute(_ENDING)
+        ),
+        live_workers(db),
+        tuple(row[0] for row in db.execute("SELECT agent FROM holds ORDER BY agent")),
+        dict(db.execute("SELECT name, run_limit FROM agents WHERE run_limit IS NOT NULL")),
+        mark is not None,
+    )
+
+
+def live_workers(db: sqlite3.Connection) -> tuple[KnownWorker, ...]:
+    """Return the workers that the table believes to live, by agent and id."""
+    return tuple(
+        KnownWorker(worker, agent, ProcessId(pid, started), WorkerStatus(status), from_iso(beat_at))
+        for worker, agent, pid, started, status, beat_at in db.execute(_LIVE)
+    )
+
+
+def holding_runs(db: sqlite3.Connection) -> tuple[HoldingRun, ...]:
+    """Return every run that holds a task, oldest first; tasks that nobody holds come with them."""
+    return tuple(map(_holding, db.execute(_HELD)))
+
+
+def _holding(row: tuple[Any, ...]) -> HoldingRun:
+    task_id, agent, _, run_id, claimed_by, *_, since, pid, started, status = row
+    known = pid is not None
+    return HoldingRun(
+        run_id=run_id or "",
+        task_id=task_id,
+        agent=agent,
+        worker_id=claimed_by or "",
+        since=from_iso(since) if known else None,
+        host=ProcessId(pid, started) if known else None,
+        over=status is not None and WorkerStatus(status) not in LIVE_WORKERS,
+        flaw=_flaw(*row[:9]),
+    )
+
+
+def _flaw(
+    task_id: str,
+    _agent: str,
+    state: str,
+    run_id: str | None,
+    claimed_by: str | None,
+    lease: str | None,
+    run_task: str | None,
+    worker_id: str | None,
+    outcome: str | None,
+) -> str:
+    if None in {run_id, claimed_by, lease}:
+        return (
+            f"task {task_id!r} is {state}, but the table says run {run_id}, worker {claimed_by}, "
+            f"lease until {lease}"
+        )
+    if run_task is None:
+        return f"task {task_id!r} is held by run {run_id}, which the runs table lacks"
+    if (run_task, worker_id) != (task_id, claimed_by):
+        return (
+            f"task {task_id!r} is held by run {run_id} of {claimed_by}, "
+            f"which is a run of {worker_id} at {run_task!r}"
+        )
+    if outcome is not None:
+        return f"task {task_id!r} is {state}, but its run {run_id} ended: {outcome}"
+    return ""

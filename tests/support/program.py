@@ -1,0 +1,148 @@
+"""The command line as its users run it: `agentmux` as a process over a real folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pexpect
+
+import engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROGRAM = [sys.executable, "-m", "engine.cli"]
+ROOT = Path(engine.__file__).parents[1]
+PATIENCE = 30.0
+"""Seconds until a wait has failed; nothing here takes more than a few."""
+ENVIRONMENT = {
+    key: value
+    for key, value in os.environ.items()
+    if key not in {"AGENTMUX_STATE_DIR", "NO_COLOR", "COLUMNS", "LINES"}
+} | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TERM": "xterm-256color"}
+
+LONG = """
+tasks:
+  - {id: long, agent: codex, payload: {kind: shell, cmd: "sleep 300"}}
+  - {id: next, agent: codex, deps: [long]}
+"""
+
+
+class Project:
+    """A folder with a DAG, and the program to run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+
+    def write(self, dag: str, name: str = "dag.yaml") -> str:
+        (self.folder / name).write_text(dag)
+        return name
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PROGRAM, *args],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def ok(self, *args: str) -> str:
+        done = self.run(*args)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        return done.stdout
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self.ok(*args, "--json"))
+
+    def refused(self, *args: str, code: str) -> str:
+        done = self.run(*args)
+        assert done.returncode == 1, done
+        assert done.stderr.startswith(f"agentmux: {code}: "), done
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def states(self) -> dict[str, str]:
+        return {task["id"]: task["state"] for task in self.json("tasks", "ls")}
+
+    @contextmanager
+    def started(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """Start the program; whatever happens, it is not left behind."""
+        process = subprocess.Popen(
+            [*PROGRAM, *args],
+            cwd=self.folder,
+            env=ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def worker(self, worker_id: str) -> dict[str, Any]:
+        """Return what `ps` says of a worker, whatever became of it."""
+        (found,) = [one for one in self.json("ps", "--all") if one["id"] == worker_id]
+        return dict(found)
+
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.json("events") if event["type"] == kind]
+
+    def wait_for(self, state: str, task_id: str = "long") -> None:
+        eventually(lambda: self.state.exists() and self.states().get(task_id) == state)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.02)
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
+
+
+def on_terminal(
+    project: Project, *args: str, columns: int = 60, say: str = "", interrupt_at: str = ""
+) -> tuple[int, str]:
+    """Run the program on a terminal; return its exit code and all that it showed.
+
+    `say` answers its question; once it shows `interrupt_at`, Ctrl+C is pressed.
+    """
+    child = pexpect.spawn(
+        PROGRAM[0],
+        [*PROGRAM[1:], *args],
+        cwd=str(project.folder),
+        env=ENVIRONMENT,
+        dimensions=(40, columns),
+        timeout=PATIENCE,
+        encoding="utf-8",
+    )
+    shown = ""
+    if say:
+        child.expect_exact("? [y/N]")
+        shown = (child.before or "") + (child.after or "")
+        child.sendline(say)
+    if interrupt_at:
+        child.expect_exact(interrupt_at)
+        shown += (child.before or "") + (child.after or "")
+        child.sendintr()
+    shown += child.read()
+    child.close()
+    return child.exitstatus, shown.replace("\r\n", "\n")
