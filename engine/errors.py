@@ -10,6 +10,7 @@ AgentmuxError
 ├── WorkerNotFound        WORKER_NOT_FOUND
 ├── CommandNotAllowed     COMMAND_NOT_ALLOWED
 └── StorageError          IO_ERROR               disk, permissions, locks, a foreign database
+    └── StoreGone         IO_ERROR               its file is no longer where it was opened
 """
 
 from __future__ import annotations
@@ -135,3 +136,7 @@ class StorageError(AgentmuxError):
     """The disk, its permissions, a lock or a foreign database stands in the way."""
 
     code = Code.IO_ERROR
+
+
+class StoreGone(StorageError):  # noqa: N818
+    """The database was removed or replaced while it was open; it may come back."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from engine.errors import AgentmuxError, StorageError
+from engine.errors import AgentmuxError, StorageError, StoreGone
 from engine.files import Layout, check_name
 from engine.guard import Guard
 from engine.model import Claim, WorkerStatus
@@ -75,6 +75,8 @@ class Host:
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._told: dict[str, str | None] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._gone_since: float | None = None
+        self._given_up: StoreGone | None = None
 
     async def close(self) -> None:
         """Stop all workers, release their tasks, end the loops."""
@@ -144,10 +146,20 @@ class Host:
         """Stop all workers and wait: their runs are released, or finished first with `drain`."""
         for worker in self.workers.values():
             worker.stop(drain=drain)
-        await self.wait()
+        await self._all_ended()
 
     async def wait(self) -> None:
-        """Wait until every worker has ended."""
+        """Wait until every worker has ended.
+
+        Raises:
+            StoreGone: the database was removed or replaced, so their work was given up.
+
+        """
+        await self._all_ended()
+        if self._given_up is not None:
+            raise self._given_up
+
+    async def _all_ended(self) -> None:
         while self._lives:
             # Not gather: whoever gives up waiting must not cancel the workers with it. One that
             # is cut short while its next claim is being committed would never know of it.
@@ -194,6 +206,8 @@ class Host:
             over = WorkerStatus.KILLED if worker.killed else WorkerStatus.STOPPED
             await self._store.set_status(worker.id, self.identity, over)
             await asyncio.to_thread(self._presence.tell, [_beat_of(worker)])
+        except StoreGone:
+            pass  # nobody is left to be told
         except (StorageError, OSError):
             log.exception("%s could not say that it stopped", worker.id)
         finally:
@@ -209,18 +223,35 @@ class Host:
             beat_due = now >= next_beat
             self._guard.tend()
             try:
+                self._store.check_home()
+                self._gone_since = None
                 await self._renew()
                 await self._check_claims()
                 await self._obey_stop_files()
                 await self._beat(all_of_them=beat_due)
                 if beat_due:
                     next_beat = now + self._config.heartbeat
+            except StoreGone as error:
+                self._miss_store(error, now)
             except (AgentmuxError, OSError) as error:
                 # Tried again at the next tick; the lease gives it minutes.
                 log.warning("host tick: %s", error)
             except Exception:
                 # Whatever it is, leases must be renewed and orders obeyed all the same.
                 log.exception("host tick")
+
+    def _miss_store(self, error: StoreGone, now: float) -> None:
+        """Wait for the database to come back, as long as a silent worker is waited for.
+
+        Then give up: what is at its place knows nothing of our runs, and may begin them anew.
+        """
+        if self._gone_since is None:
+            self._gone_since = now
+            log.warning("%s", error)
+        elif now - self._gone_since >= self._config.stale_after and self._given_up is None:
+            self._given_up = error
+            for worker in self.workers.values():
+                worker.give_up()
 
     async def _check_claims(self) -> None:
         """End the runs whose claim was taken away or is asked back."""
@@ -288,6 +319,8 @@ class Host:
                 wait: float | None = 1.0
                 try:
                     wait = await self._look_for_work()
+                except StoreGone:
+                    pass  # the tick sees it, too
                 except StorageError as error:
                     log.warning("host feed: %s", error)
                 try:

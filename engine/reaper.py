@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from engine.census import tagged
-from engine.errors import AgentmuxError, StorageError
+from engine.errors import AgentmuxError, StorageError, StoreGone
 from engine.model import ProcessId, WorkerStatus
 from engine.presence import Presence
 from engine.processes import end_tree, is_alive, seems_alive
@@ -87,6 +87,8 @@ class Reaper:
             await asyncio.sleep(_EVERY)
             try:
                 await self.look()
+            except StoreGone:
+                continue  # the host tells
             except AgentmuxError as error:
                 log.warning("reaper: %s", error)
             except Exception:

@@ -11,9 +11,10 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.errors import AgentmuxError, LeaseLost, StorageError
+from engine.errors import AgentmuxError, LeaseLost, StorageError, StoreGone
 from engine.executors.base import Executor, RunContext
 from engine.model import Claim, Outcome, ProcessId, RunOutcome, State
+from engine.text import duration
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -98,6 +99,12 @@ class Worker:
         if not drain:
             self.interrupt(Why.STOP)
 
+    def give_up(self) -> None:
+        """Ask for the end of a worker whose store is gone: its run counts as lost."""
+        self.stopping = True
+        self._wake.set()
+        self.interrupt(Why.LOST)
+
     def interrupt(self, why: Why) -> None:
         """End the current run, if there is one; a finished one is reported as it ended."""
         if self._run is not None and not self._run.done() and self._why is None:
@@ -129,6 +136,8 @@ class Worker:
     async def _next_claim(self) -> Claim | None:
         try:
             return await self._store.claim(self.agent, self.id, self._host, self._preparing)
+        except StoreGone:
+            return None  # the host tells, and gives up if it stays so
         except StorageError as error:
             log.warning("%s cannot claim: %s", self.id, error)
             return None
@@ -147,6 +156,7 @@ class Worker:
         """Run the claimed task; afterwards `claim` is None or the next one."""
         claim = self.claim
         assert claim is not None
+        log.info("%s took %s", self.id, claim.task.id)
         outcome = await self._carry_out(claim)
         taken = await self._was_timed_out()
         if outcome is None and self._why is Why.TIMEOUT and not taken:
@@ -154,6 +164,10 @@ class Worker:
             error = f"timed out after {claim.task.timeout:g} s"
             outcome = Outcome(RunOutcome.TIMED_OUT, error=error)
         if outcome is not None:
+            took = duration((self._clock.now() - claim.claimed_at).total_seconds())
+            why = f": {outcome.error}" if outcome.error else ""
+            ended = "finished" if outcome.kind is RunOutcome.DONE else "did not finish"
+            log.info("%s %s %s in %s%s", self.id, ended, claim.task.id, took, why)
             self.claim = await self._report(claim, outcome)
         elif self._why in (Why.STOP, Why.ASKED) and not taken:
             await self.give_back(claim, self._why)
@@ -291,6 +305,7 @@ class Worker:
 
     async def give_back(self, claim: Claim, why: Why) -> None:
         """Release a claim whose tree is gone."""
+        log.info("%s releases %s: %s", self.id, claim.task.id, why.value)
         try:
             await self._store.release(claim.task.id, claim.run_id, why.value)
         except LeaseLost:
@@ -302,7 +317,10 @@ class Worker:
     async def _let_go(self, claim: Claim) -> None:
         """Say that the tree of a run which lost its task is gone; the reaper sees it otherwise."""
         self.claim = None
+        log.info("%s lost %s: %s", self.id, claim.task.id, (self._why or Why.LOST).value)
         try:
             await self._store.gone(claim.run_id)
+        except StoreGone:
+            pass
         except StorageError as error:
             log.warning("the end of %s is not stored yet: %s", claim.run_id, error)

@@ -34,6 +34,7 @@ async def agreed(what: str, lines: Iterable[str], plan: str) -> bool:
         raise CommandNotAllowed(
             f"this would {what}: {plan}; there is no terminal to ask on, so say --yes to do it"
         )
+    hint("nothing is changed yet; it would be:")
     for line in lines:
         hint(line)
     hint(plan)

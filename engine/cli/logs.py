@@ -1,4 +1,4 @@
-"""Warnings of the engine on stderr, one clean line each, while a command works."""
+"""What the engine has to say while a command works: on stderr, a clean line each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ _REMEMBERED = 200
 
 
 class LineFormatter(logging.Formatter):
-    """`agentmux: warning: sentence`. What went wrong follows; a traceback only for a bug."""
+    """`agentmux: warning: sentence`, or `10:12:44 sentence` for what goes as it should.
+
+    What went wrong follows a warning; a traceback only for a bug.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as clean text."""
+        if record.levelno == logging.INFO:
+            return clean_text(f"{self.formatTime(record, '%H:%M:%S')} {record.getMessage()}")
         text = f"agentmux: {record.levelname.lower()}: {record.getMessage()}"
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
@@ -40,6 +45,8 @@ class NotTwice(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether to print a record."""
+        if record.levelno == logging.INFO:
+            return True
         text = record.getMessage()
         if record.name == _notices.name and text in self._said:
             return False
@@ -55,6 +62,11 @@ def log_to_stderr() -> None:
         handler.setFormatter(LineFormatter())
         handler.addFilter(NotTwice())
         logger.addHandler(handler)
+
+
+def tell_of_work() -> None:
+    """Tell what the workers of this process take on, and how it ends."""
+    logging.getLogger("engine.worker").setLevel(logging.INFO)
 
 
 def tell(notices: Iterable[str]) -> None:

@@ -74,6 +74,7 @@ async def worker(args: argparse.Namespace) -> int:
     if args.stop:
         return await steering.stop_worker(args)
     new = not Layout(args.state_dir).database.exists()
+    logs.tell_of_work()
     with Signals() as signals:
         async with opened_engine(args.state_dir) as engine:
             if new:

@@ -6,12 +6,12 @@ import fcntl
 import os
 import sqlite3
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from engine.errors import StorageError
+from engine.errors import StorageError, StoreGone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,9 @@ class WriteLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # A link could make it a file that others lock, or that is none of ours.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, 0o600)
 
     def acquire(self, timeout: float = LOCK_SECONDS) -> None:
         """Wait for the lock.
@@ -78,13 +80,24 @@ class WriteLock:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StorageError(
-                        f"another process has held {self._path} for {timeout:.0f} s; "
-                        "is one of them stopped (SIGSTOP)?"
+                        f"{self._holder()} has held {self._path} for {timeout:.0f} s; is it "
+                        "stopped (SIGSTOP, ctrl+z)? Continue or end it"
                     ) from None
                 time.sleep(pause)
                 pause = min(pause * 1.5, 0.002)
             else:
                 return
+
+    def _holder(self) -> str:
+        """Name the process that holds the lock, as far as the system tells."""
+        file = os.fstat(self._fd)
+        mark = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+        with suppress(OSError, IndexError):
+            for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+                words = line.split()
+                if words[1] == "FLOCK" and words[5] == mark:
+                    return f"process {words[4]}"
+        return "another process"
 
     def release(self) -> None:
         """Let the next one in."""
@@ -112,9 +125,9 @@ class Home:
         self._mark = self._look()
 
     def check(self) -> None:
-        """Raise StorageError if the file was removed or replaced while it was open."""
+        """Raise StoreGone if the file was removed or replaced while it was open."""
         if self._look() != self._mark:
-            raise StorageError(
+            raise StoreGone(
                 f"{self._path} was removed or replaced while it was in use; end all agentmux "
                 "processes of this folder, then start again"
             )

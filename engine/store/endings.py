@@ -129,7 +129,7 @@ def _fail(tx: Transaction, task: Held, outcome: Outcome, jitter: float) -> None:
         (state, outcome.error, not_before, tx.ts, task.id),
     )
     data = end_run(tx, task, outcome)
-    data |= {"error": outcome.error, "attempts": task.attempts, "retries": task.retries}
+    data |= {"attempts": task.attempts, "retries": task.retries}
     if not_before:
         data["notBefore"] = not_before
     tell(tx, EventType.TASK_FAILED, task, state, data)
@@ -144,7 +144,7 @@ def _block(tx: Transaction, task: Held, outcome: Outcome) -> None:
         (dump(reasons), outcome.error, tx.ts, task.id),
     )
     data = end_run(tx, task, outcome)
-    data |= {"reasons": reasons, "error": outcome.error}
+    data["reasons"] = reasons
     tell(tx, EventType.TASK_BLOCKED, task, State.BLOCKED, data)
     tx.spread(task.id, task.state, State.BLOCKED)
 
@@ -213,6 +213,8 @@ def end_run(tx: Transaction, task: Held, outcome: Outcome) -> dict[str, Any]:
     told: dict[str, Any] = {"outcome": outcome.kind, "durationMs": took}
     if outcome.exit_code is not None:
         told["exitCode"] = outcome.exit_code
+    if outcome.error is not None:
+        told["error"] = outcome.error
     if outcome.result is not None:
         told["result"] = outcome.result
     return told

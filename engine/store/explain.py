@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso
-from engine.model import Reason, State
+from engine.model import Reason, State, WorkerStatus
 from engine.store.claims import RUNNING
 from engine.text import age, plural
 
@@ -105,16 +105,20 @@ async def _ready(
         which = "all claims are" if everything else f"claims of {task.agent} are"
         said.append(f"It cannot be claimed: {which} held; `agentmux resume` lifts it.")
     said.extend(await _crowded(task, rows, now))
-    if not workers:
+    able = [worker for worker in workers if worker.status is not WorkerStatus.STOPPING]
+    if not able:
+        what = (
+            f"The last workers of {task.agent} are stopping"
+            if workers
+            else (f"No worker of {task.agent} is alive")
+        )
         said.append(
-            f"No worker of {task.agent} is alive; start one with"
+            f"{what}; start one with"
             f" `agentmux worker --agent {task.agent} --worker-id {task.agent}-1`."
         )
     elif not said:
-        busy = sum(worker.task_id is not None for worker in workers)
-        said.append(
-            f"It can be claimed now; busy workers of {task.agent}: {busy} of {len(workers)}."
-        )
+        busy = sum(worker.task_id is not None for worker in able)
+        said.append(f"It can be claimed now; busy workers of {task.agent}: {busy} of {len(able)}.")
     return tuple(said)
 
 

@@ -116,7 +116,7 @@ def _kill(tx: Transaction, task_id: str) -> Ordered:
         " updated_at = ? WHERE id = ?",
         (_KILLED, tx.ts, task_id),
     )
-    data |= {"error": _KILLED, "attempts": task.attempts, "retries": task.retries}
+    data |= {"attempts": task.attempts, "retries": task.retries}
     tell(tx, EventType.TASK_FAILED, task, State.FAILED, data)
     tx.spread(task_id, task.state, State.FAILED)
     return Ordered(State.FAILED, task.run_id, task.claimed_by)

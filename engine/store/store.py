@@ -63,6 +63,10 @@ class Store:
         """Open the database, making it if there is none."""
         await self._writer.open()
 
+    def check_home(self) -> None:
+        """Raise StoreGone if the database is no longer where it was opened. One stat."""
+        self._writer.check_home()
+
     async def close(self) -> None:
         """Commit what waits and close."""
         await self._writer.close()

@@ -155,6 +155,10 @@ class Writer:
         self._gathered.append(waiting)
         return await future
 
+    def check_home(self) -> None:
+        """Raise StoreGone if the database is no longer where it was opened. One stat."""
+        self._home.check()
+
     def _run(self) -> None:
         try:
             lock = WriteLock(self._lock_path)

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.engines import until
-from support.stores import a_dag, a_task
+from support.engines import QUICK, ended, until
+from support.stores import a_dag, a_task, select
 
-from engine.commands import Seed
-from engine.errors import StorageError, ValidationError
+from engine.commands import Seed, Stop
+from engine.errors import StorageError, StoreGone, ValidationError
 from engine.processes import identify, seems_alive
+from engine.store.database import WriteLock
 from tui.tail import read_tail
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.engines import Project
     from support.stores import Opened
+
+LEADERS = "SELECT task_id, pid FROM runs"
+HOLDER = """
+import fcntl, time
+file = open("write.lock", "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print()
+time.sleep(60)
+"""
+NOW = {"kind": "noop", "seconds": 0}
+SLEEPS = {"kind": "shell", "argv": ["sleep", "600"]}
 
 
 async def test_an_agent_cannot_take_the_id_of_a_live_worker_but_that_of_a_dead_one(
@@ -59,6 +72,75 @@ async def test_a_store_that_was_removed_while_in_use_is_an_error_and_no_success(
         with pytest.raises(StorageError, match="removed or replaced"):
             await engine.execute(Seed(project.dag(a_task("b"))))
         project.layout.create()
+
+
+async def test_workers_whose_store_was_removed_end_their_runs_and_then_themselves(
+    project: Project,
+) -> None:
+    project.settings(QUICK)
+    async with project.engine() as engine:
+        dag = project.dag(*(a_task(name, agent=name, payload=SLEEPS) for name in ("a", "b")))
+        await engine.execute(Seed(dag))
+        there, here = project.work("a-1", agent="a"), await engine.start_worker("b", "b-1")
+        await until(lambda: project.states() == {"RUNNING": 2}, "both run")
+        runs = {row["task_id"]: row["pid"] for row in select(project.layout, LEADERS)}
+        shutil.rmtree(project.layout.state)
+        with pytest.raises(StoreGone, match="removed or replaced"):
+            await engine.wait_workers()
+        assert await ended(there) == 1
+        assert here == "b-1"
+    assert project.said("a-1").count("removed or replaced") == 2, "as a warning, then as the end"
+    assert all(identify(pid) is None for pid in runs.values())
+
+
+async def test_a_store_that_comes_back_in_time_is_worked_on_as_if_it_never_left(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    project.settings(QUICK.replace("stale_after: 1", "stale_after: 60"))
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", payload=SLEEPS))))
+        await engine.start_worker("codex", "codex-1")
+        await until(lambda: project.state("a") == "RUNNING", "it runs")
+        away = project.layout.state.rename(project.folder / "away")
+        await until(lambda: "removed or replaced" in caplog.text, "its loss was seen")
+        away.rename(project.layout.state)
+        await engine.execute(Stop(None))
+        assert project.state("a") == "READY"
+    assert caplog.text.count("removed or replaced") == 1
+    project.check()
+
+
+async def test_a_worker_tells_in_its_terminal_what_it_does(project: Project) -> None:
+    async with project.engine() as engine:
+        red = a_task("red", payload={"kind": "shell", "argv": ["false"]})
+        await engine.execute(Seed(project.dag(a_task("green", payload=NOW), red)))
+    assert await ended(project.work("codex-1", "--until-idle")) == 0
+    told = [re.sub(r"[\d.]+m?s\b", "SOON", line) for line in project.said("codex-1").splitlines()]
+    assert [line[9:] for line in told] == [
+        "codex-1 took green",
+        "codex-1 finished green in SOON",
+        "codex-1 took red",
+        "codex-1 did not finish red in SOON: exit code 1",
+    ]
+
+
+def test_who_holds_the_write_lock_is_named_and_no_link_is_followed(tmp_path: Path) -> None:
+    file = tmp_path / "write.lock"
+    with subprocess.Popen(
+        [sys.executable, "-uISc", HOLDER], cwd=tmp_path, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with closing(WriteLock(file)) as lock:
+            named = (
+                f"process {process.pid} has held" if Path("/proc/locks").exists() else "has held"
+            )
+            with pytest.raises(StorageError, match=named):
+                lock.acquire(timeout=0.01)
+        process.kill()
+    (tmp_path / "link").symlink_to(file)
+    with pytest.raises(OSError, match="symbolic links"):
+        WriteLock(tmp_path / "link")
 
 
 async def test_a_pipe_or_a_link_in_place_of_a_log_does_not_block_the_screen(

@@ -244,6 +244,7 @@ def test_a_drained_worker_finishes_its_task_and_takes_no_other(project: Project)
     with working(project, "w1") as process:
         assert "w1: stops after gated" in project.ok("stop", "w1", "--drain")
         eventually(lambda: project.worker("w1")["status"] == "stopping")
+        assert "The last workers of codex are stopping" in project.ok("explain", "later")
         (project.folder / "go").touch()
         assert outcome(process) == (0, "", "")
     assert project.states() == {"gated": "DONE", "other": "READY", "later": "READY"}

@@ -78,9 +78,6 @@ def told(layout: Layout) -> dict[str, list[dict[str, Any]]]:
             for column in UNTOLD.get(table, ()):
                 del row[column]
         tables[table] = rows
-    for run in tables["runs"]:
-        if run["outcome"] in {"expired", "cancelled"}:
-            del run["error"]
     for task in tables["tasks"]:
         if task["state"] not in {"READY", "BLOCKED"}:
             del task["removed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -60,7 +61,7 @@ class Project:
 
     def ok(self, *args: str) -> str:
         done = self.run(*args)
-        assert (done.returncode, done.stderr) == (0, ""), done
+        assert (done.returncode, without_work(done.stderr)) == (0, ""), done
         return done.stdout
 
     def json(self, *args: str) -> Any:
@@ -115,7 +116,12 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
+    return process.returncode, out, without_work(err)
+
+
+def without_work(err: str) -> str:
+    """Return what was written to stderr but for the lines in which a worker tells of its work."""
+    return re.sub(r"(?m)^\d\d:\d\d:\d\d .*\n", "", err)
 
 
 def on_terminal(
