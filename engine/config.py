@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.checks import Findings, line_of_text, mapping, number, sequence
-from engine.yamlfile import parse_yaml, read_text
+from engine.parsing.checks import Findings, line_of_text, mapping, number, sequence
+from engine.parsing.yamlfile import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from engine.checks import Check
+    from engine.parsing.checks import Check
 
 HARMLESS = (
     "basename",

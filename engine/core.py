@@ -16,22 +16,22 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from engine.census import own_run
 from engine.clock import Clock, SystemClock
 from engine.config import Config, load_config
-from engine.control import Control
 from engine.errors import AgentmuxError, CommandNotAllowed, StorageError, ValidationError
 from engine.executors import builtin_executors
 from engine.feed import Feed
 from engine.files import Layout
 from engine.host import Host
-from engine.journal import Journal
-from engine.on_tasks import TaskOrders
-from engine.on_workers import WorkerOrders
+from engine.log.journal import Journal
+from engine.orders.control import Control
+from engine.orders.on_tasks import TaskOrders
+from engine.orders.on_workers import WorkerOrders
+from engine.orders.reset import Resetter
 from engine.presence import Presence
-from engine.processes import seems_alive
+from engine.processes.census import own_run
+from engine.processes.trees import seems_alive
 from engine.reaper import Reaper
-from engine.reset import Resetter
 from engine.store.lookout import Lookout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
@@ -207,13 +207,13 @@ class Engine:
         return [*self._store.notices, *self._journal.notices, *self._cleaned]
 
     async def repair(self) -> list[str]:
-        """Mend what can be mended safely; say what was done. See engine.repair.
+        """Mend what can be mended safely; say what was done. See engine.care.repair.
 
         Raises:
             StorageError: the store refuses; what was done until then is done.
 
         """
-        from engine.repair import Repair  # noqa: PLC0415 - what only reads must not pay for it
+        from engine.care.repair import Repair  # noqa: PLC0415 - what only reads must not pay for it
 
         repair = Repair(
             layout=self.layout,
@@ -225,7 +225,7 @@ class Engine:
         return await repair.run()
 
     async def forget(self, upto: int, at_most: int) -> int:
-        """Remove events that no rebuild needs; for engine.gc, which knows them."""
+        """Remove events that no rebuild needs; for engine.care.gc, which knows them."""
         return await self._store.forget(upto, at_most)
 
     def changes(self) -> AsyncIterator[None]:
@@ -253,7 +253,7 @@ class Engine:
                 "with it; start it elsewhere, or name another --state-dir"
             )
         if not self._reaping:
-            from engine.repair import tidy  # noqa: PLC0415 - likewise
+            from engine.care.repair import tidy  # noqa: PLC0415 - likewise
 
             self._reaping = True
             self._cleaned += await tidy(self.layout, self._store, self.clock)

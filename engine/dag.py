@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from engine.checks import (
+from engine.errors import StorageError, ValidationError
+from engine.model import AgentRule, Dag, TaskDef
+from engine.parsing.checks import (
     DAY,
     Findings,
     closest,
@@ -20,17 +22,15 @@ from engine.checks import (
     show,
     whole,
 )
-from engine.cycles import find_cycles
-from engine.errors import StorageError, ValidationError
-from engine.model import AgentRule, Dag, TaskDef
-from engine.payloads import DEFAULT_KIND, check_payload
-from engine.yamlfile import parse_yaml, read_text
+from engine.parsing.cycles import find_cycles
+from engine.parsing.payloads import DEFAULT_KIND, check_payload
+from engine.parsing.yamlfile import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from engine.checks import Check, Place
+    from engine.parsing.checks import Check, Place
 
 _AGENT = name_of("an agent")
 _TEXT = line_of_text(longest=200)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, StorageError, StoreGone
 from engine.files import Layout, check_name
-from engine.guard import Guard
 from engine.model import Claim, WorkerStatus
 from engine.presence import DRAIN, KILL, Beat, Presence
-from engine.processes import identify, seems_alive
+from engine.processes.guard import Guard
+from engine.processes.trees import identify, seems_alive
 from engine.store.held import EXPIRE, RELEASE
 from engine.worker import Why, Worker
 

@@ -12,11 +12,11 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from engine.census import tagged
 from engine.errors import AgentmuxError, StorageError, StoreGone
 from engine.model import ProcessId, WorkerStatus
 from engine.presence import Presence
-from engine.processes import end_tree, is_alive, seems_alive
+from engine.processes.census import tagged
+from engine.processes.trees import end_tree, is_alive, seems_alive
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable

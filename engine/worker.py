@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.clock import Clock
     from engine.config import Config
     from engine.files import Layout
-    from engine.guard import Guard
+    from engine.processes.guard import Guard
     from engine.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Why(Enum):
     STOP = "worker stopped"
     ASKED = "operator"
     TIMEOUT = "timeout"
-    LOST = "claim lost"
+    LOST = "its claim was taken"
 
 
 class Worker:

@@ -155,7 +155,7 @@ def seconds(text: str) -> float:
 
 def age(text: str) -> timedelta:
     """Read an age such as 30d."""
-    from engine.gc import parse_age  # noqa: PLC0415 - every other command can do without it
+    from engine.care.gc import parse_age  # noqa: PLC0415 - every other command can do without it
 
     try:
         return parse_age(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from engine.care.health import take_health
+from engine.care.inspection import inspect
 from engine.cli.progress import slow_steps
 from engine.cli.render import heading, paint, say, say_json, say_json_list, say_raw, use_colour
 from engine.cli.session import existing_engine, require_store
@@ -12,8 +14,6 @@ from engine.commands import Step
 from engine.core import Engine
 from engine.files import Layout
 from engine.findings import Level
-from engine.health import take_health
-from engine.inspection import inspect
 from engine.model import to_json
 from engine.text import age, clean_text
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from engine.care.health import Health
     from engine.findings import Finding
-    from engine.health import Health
 
 _STYLES = {Level.ERROR: "bad", Level.WARNING: "human", Level.NOTE: "dim"}
 

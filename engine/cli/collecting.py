@@ -1,11 +1,11 @@
-"""The command that removes: gc. What may go is decided in engine.gc."""
+"""The command that removes: gc. What may go is decided in engine.care.gc."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from engine import gc
+from engine.care import gc
 from engine.cli import receipts
 from engine.cli.asking import agreed
 from engine.cli.progress import busy_if_slow

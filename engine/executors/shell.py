@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.files import write_private
 from engine.model import Outcome, RunOutcome
-from engine.processes import TAG_NAMES, Child, end_tree, environment, seems_alive, spawn
+from engine.processes.trees import TAG_NAMES, Child, end_tree, environment, seems_alive, spawn
 from engine.text import clean_text
 
 if TYPE_CHECKING:

@@ -165,7 +165,7 @@ class Writer:
         except OSError as error:
             self._opened.set_exception(storage_error(error, self._lock_path))
             return
-        from engine.store.opening import Opening  # noqa: PLC0415 - who only reads need not load it
+        from engine.store.recovery.opening import Opening  # noqa: PLC0415 - who only reads need not load it
 
         opening = Opening(
             Layout(self._path.parent), self._clock.now(), deep=self._deep, on_step=self._on_step

@@ -20,7 +20,7 @@ from engine.commands import Cancel, Purge, Reset, Seed
 from engine.core import Engine
 from engine.files import Layout
 from engine.filters import TaskFilter
-from engine.processes import gone
+from engine.processes.trees import gone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

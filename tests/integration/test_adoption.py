@@ -22,7 +22,7 @@ from engine.findings import Level
 from engine.machine import fold
 from engine.model import Dag, Event, EventType, Outcome, RunOutcome, State, TaskDef
 from engine.narrate import describe
-from engine.store.adoption import Adopted, convert, is_older
+from engine.store.adoption.adoption import Adopted, convert, is_older
 from engine.store.audit import audit
 from engine.store.database import SCHEMA_VERSION
 from engine.store.rows import EVENT, RUN, read_event, read_run

@@ -18,7 +18,7 @@ from support.stores import a_dag, a_task, select
 
 from engine.commands import Seed, Stop
 from engine.errors import StorageError, StoreGone, ValidationError
-from engine.processes import identify, seems_alive
+from engine.processes.trees import identify, seems_alive
 from engine.store.database import WriteLock
 from tui.tail import read_tail
 

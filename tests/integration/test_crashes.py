@@ -18,10 +18,10 @@ from support.reckoning import acting, check_everything, guards_of, leader_of, pr
 from support.stores import a_task, everything, select, tasks_of
 from support.storm import AGENTS, Storm, a_storms_dag
 
-from engine.census import tagged
 from engine.commands import Cancel, Command, Kill, Release, Reset, Resume, Retry, Seed, Stop
 from engine.logfiles import log_files
-from engine.signalling import identify, is_alive, send
+from engine.processes.census import tagged
+from engine.processes.signalling import identify, is_alive, send
 
 SEED = 20261120
 

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 import engine
+from engine.care.inspection import inspect
 from engine.commands import Seed
 from engine.core import Engine
 from engine.files import Layout
 from engine.findings import CAP, Finding, Level
-from engine.inspection import inspect
-from engine.logcheck import check_log
+from engine.log.check import check_log
+from engine.log.repair import rewrite
 from engine.logfiles import log_files
-from engine.logrepair import rewrite
 from engine.model import Claim, State, TaskDef
-from engine.processes import end_tree, environment, identify, spawn
+from engine.processes.trees import end_tree, environment, identify, spawn
 from engine.store.audit import audit
 
 if TYPE_CHECKING:

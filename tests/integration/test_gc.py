@@ -15,16 +15,16 @@ import pytest
 from support.clock import ManualClock
 from support.stores import HOST, Opened, a_dag, a_task, events_of, opened, select, tasks_of
 
-from engine import gc
+from engine.care import gc
+from engine.care.gc import Collected, Plan, parse_age
 from engine.clock import SystemClock
 from engine.errors import CommandNotAllowed, StorageError, ValidationError
 from engine.findings import Level
-from engine.gc import Collected, Plan, parse_age
-from engine.logcheck import check_log
+from engine.log.check import check_log
+from engine.log.mirror import Mirror
+from engine.log.repair import rewrite
 from engine.logfiles import find_end, first_seq, log_files
-from engine.logrepair import rewrite
 from engine.machine import fold
-from engine.mirror import Mirror
 from engine.model import Outcome, RunOutcome
 from engine.store import forgetting, orders
 from engine.store.audit import audit
@@ -285,7 +285,7 @@ async def test_a_folder_that_cannot_be_looked_at_is_told_and_stays(
         return scan(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("engine.gcplan.os.scandir", refuse)
+        patched.setattr("engine.care.gcplan.os.scandir", refuse)
         found = plan(it)
     assert [run.run for run in found.runs] == [folders[2].name]
     assert [str(folders[0].parent) in found.kept[0], str(folders[1]) in found.kept[1]] == [True] * 2
@@ -306,7 +306,7 @@ async def test_what_cannot_be_removed_is_told_and_the_rest_goes(
         remove(name, dir_fd=dir_fd)
 
     with monkeypatch.context() as patched:
-        patched.setattr("engine.gc.shutil.rmtree", refuse)
+        patched.setattr("engine.care.gc.shutil.rmtree", refuse)
         collected = await collect(it)
     (refusal,) = collected.refused
     assert (refusal.subject, refusal.code) == (str(folders[1]), "IO_ERROR")

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import pytest
 from support.guards import SOURCE, HostProcess, all_gone, until
 
-from engine.census import RUN_ID, STATE_DIR, tree_of
-from engine.guard import Guard
 from engine.model import ProcessId
-from engine.processes import TAG_NAMES, identify, is_alive
-from engine.proctable import look_at, variables_of
+from engine.processes.census import RUN_ID, STATE_DIR, tree_of
+from engine.processes.guard import Guard
+from engine.processes.proctable import look_at, variables_of
+from engine.processes.trees import TAG_NAMES, identify, is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -410,7 +410,7 @@ def test_a_guard_may_be_used_again_after_its_close(guard: Guard) -> None:
 def test_a_guard_that_does_not_come_to_its_end_does_not_hold_up_the_close(
     guard: Guard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("engine.guard.AT_MOST", -2.9)  # it waits for 3 s more than this
+    monkeypatch.setattr("engine.processes.guard.AT_MOST", -2.9)  # it waits for 3 s more than this
     guard.begin("run-1")
     pid = guard.pid
     assert pid is not None
@@ -427,9 +427,9 @@ def test_a_guard_that_cannot_live_costs_a_few_starts_and_one_line(
     guard: Guard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pids: set[int | None] = set()
-    monkeypatch.setattr("engine.guard._BOOT", "raise SystemExit(3)")
+    monkeypatch.setattr("engine.processes.guard._BOOT", "raise SystemExit(3)")
     with monkeypatch.context() as patch:
-        patch.setattr("engine.guard._SECONDS", 600.0)
+        patch.setattr("engine.processes.guard._SECONDS", 600.0)
         guard.begin("run")
         for _ in range(200):
             pids.add(guard.pid)
@@ -505,11 +505,12 @@ def variables(guard: Guard) -> dict[str, str]:
 
 
 def test_the_guard_loads_neither_store_nor_settings_nor_screen() -> None:
-    code = "import sys; sys.path.append(sys.argv[1]); import engine.guardian; print(*sys.modules)"
+    code = "import sys; sys.path.append(sys.argv[1])\n"
+    code += "import engine.processes.guardian; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-PsBS", "-c", code, SOURCE], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert "engine.guardian" in loaded
+    assert "engine.processes.guardian" in loaded
     heavy = {
         "asyncio",
         "subprocess",
@@ -519,6 +520,6 @@ def test_the_guard_loads_neither_store_nor_settings_nor_screen() -> None:
         "rich",
         "textual",
         "engine.store",
-        "engine.processes",
+        "engine.processes.trees",
     }
     assert heavy.isdisjoint(loaded)

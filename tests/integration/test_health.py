@@ -19,14 +19,14 @@ import pytest
 from support.engines import ENVIRONMENT, PATIENCE, Project, until
 from support.stores import a_task
 
-from engine.alerts import LONG_QUEUE, STUCK_SECONDS, Alert, Facts, Kind, judge, stale
+from engine.care.alerts import LONG_QUEUE, STUCK_SECONDS, Alert, Facts, Kind, judge, stale
+from engine.care.health import Health, measure, take_health
+from engine.care.leftovers import ENDING_SECONDS
 from engine.commands import Hold, Seed
 from engine.config import Config
 from engine.findings import CAP, Finding, Level
-from engine.health import Health, measure, take_health
-from engine.leftovers import ENDING_SECONDS
 from engine.model import Claim, ProcessId, State, TaskDef, WorkerStatus
-from engine.processes import end_tree, environment, spawn
+from engine.processes.trees import end_tree, environment, spawn
 from engine.store import vitals as vitals_module
 from engine.store.vitals import HoldingRun, KnownWorker, LeavingRun, Vitals, read_vitals
 

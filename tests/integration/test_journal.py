@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from support.engines import ENVIRONMENT, until
 from support.stores import Opened, a_dag, a_task, check_log, opened
 
-from engine import mirror
-from engine.journal import Journal
+from engine.log import mirror
+from engine.log.journal import Journal
 from engine.logfiles import End, find_end
 from engine.model import Outcome, RunOutcome
 

@@ -24,7 +24,7 @@ from engine.findings import Level
 from engine.model import State
 from engine.store.audit import audit
 from engine.store.database import SCHEMA_VERSION, schema_version
-from engine.store.migrations import back_up, migrate
+from engine.store.recovery.migrations import back_up, migrate
 from engine.store.store import Store
 
 if TYPE_CHECKING:

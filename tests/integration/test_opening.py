@@ -23,8 +23,9 @@ from support.stores import HOST, a_dag, a_task, check_store, events_of, opened, 
 
 from engine.errors import StorageError
 from engine.files import Layout
-from engine.store import condition, database, replacing
+from engine.store import database
 from engine.store.reader import Reader
+from engine.store.recovery import condition, replacing
 from engine.store.vitals import read_vitals
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def test_a_store_that_is_damaged_again_at_once_is_not_rebuilt_for_ever(
     def fail(*_args: object, **_options: object) -> None:
         raise condition.Damage("again")
 
-    monkeypatch.setattr("engine.store.opening.look_over", fail)
+    monkeypatch.setattr("engine.store.recovery.opening.look_over", fail)
     with pytest.raises(StorageError, match="look at the disk"):
         open_once(layout)
     assert len(list(layout.quarantine.iterdir())) == 1
@@ -327,7 +328,7 @@ def test_a_disk_that_fails_is_no_damage(
 
     inode = layout.database.stat().st_ino
     with monkeypatch.context() as patch:
-        patch.setattr("engine.store.opening.look_over", fail)
+        patch.setattr("engine.store.recovery.opening.look_over", fail)
         with pytest.raises(StorageError, match=error):
             open_once(layout)
     assert layout.database.stat().st_ino == inode

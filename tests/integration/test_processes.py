@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import engine
-from engine import processes, signalling
 from engine.errors import StorageError
 from engine.model import Claim, ProcessId, State, TaskDef
-from engine.processes import (
+from engine.processes import signalling, trees
+from engine.processes.proctable import look_at
+from engine.processes.trees import (
     Child,
     TreeSurvived,
     end_tree,
@@ -32,7 +33,6 @@ from engine.processes import (
     spawn,
     tree_of,
 )
-from engine.proctable import look_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -290,7 +290,7 @@ async def test_a_pid_that_was_given_to_a_stranger_is_never_signalled(
 async def test_without_pidfds_all_the_same_is_done_by_looking(
     run: Run, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (processes, signalling):
+    for module in (trees, signalling):
         monkeypatch.setattr(module, "open_pidfd", lambda _pid: None)
     now = identify(stranger.pid)
     assert now is not None
@@ -308,7 +308,7 @@ PROBE = """
 import asyncio, json, os, sys
 from pathlib import Path
 from engine.errors import LeaseConflict
-from engine.processes import end_tree, tree_of
+from engine.processes.trees import end_tree, tree_of
 state = Path(os.environ["AGENTMUX_STATE_DIR"])
 run_id = os.environ["AGENTMUX_RUN_ID"]
 before = [process.pid for process in tree_of(run_id, state, [])]
@@ -387,10 +387,10 @@ async def test_a_cancellation_comes_through_only_when_the_tree_is_gone(run: Run)
 
 
 async def test_what_survives_sigkill_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_UNKILLABLE", 0.1)
+    monkeypatch.setattr(trees, "_UNKILLABLE", 0.1)
     with monkeypatch.context() as patch:
-        patch.setattr(processes, "send", lambda *_: None)
-        patch.setattr(processes, "kill_groups", lambda _: None)
+        patch.setattr(trees, "send", lambda *_: None)
+        patch.setattr(trees, "kill_groups", lambda _: None)
         child = run.start(["sleep", "60"])
         with pytest.raises(TreeSurvived, match=str(child.identity.pid)) as raised:
             await run.end(grace=0)
@@ -404,9 +404,9 @@ async def test_a_tree_that_cannot_be_looked_at_is_not_taken_for_gone(
         raise OSError(24, "Too many open files")
 
     child = run.start(["sleep", "60"])
-    monkeypatch.setattr(processes, "_UNKILLABLE", 0.1)
+    monkeypatch.setattr(trees, "_UNKILLABLE", 0.1)
     with monkeypatch.context() as patch:
-        patch.setattr("engine.proctable.os.open", out_of_handles)
+        patch.setattr("engine.processes.proctable.os.open", out_of_handles)
         with pytest.raises(StorageError):
             identify(child.identity.pid)
         with pytest.raises(StorageError):

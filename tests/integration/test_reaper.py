@@ -21,7 +21,7 @@ from engine.clock import to_iso
 from engine.config import Config
 from engine.errors import LeaseLost
 from engine.model import Outcome, RunOutcome
-from engine.processes import identify, seems_alive
+from engine.processes.trees import identify, seems_alive
 from engine.reaper import Reaper
 from engine.store.lookout import Lookout
 from engine.store.reader import Reader

@@ -28,15 +28,16 @@ from support.stores import (
 
 from engine.clock import to_iso
 from engine.findings import Level
-from engine.logcheck import check_log as compare_with_log
+from engine.log.check import check_log as compare_with_log
 from engine.model import EventType, ProcessId
-from engine.processes import seems_alive
-from engine.store import condition, orders
+from engine.processes.trees import seems_alive
+from engine.store import orders
 from engine.store.audit import audit
 from engine.store.database import create_schema
-from engine.store.loglines import read_line
 from engine.store.lookout import Lookout
 from engine.store.reader import Reader
+from engine.store.recovery import condition
+from engine.store.recovery.loglines import read_line
 from engine.store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ UNTOLD = {
     "endings": {"host_pid", "host_started", "pid", "pid_started"},
     "workers": {"pid_started", "own_process", "note", "status", "beat_at"},
 }
-"""Columns that the log does not tell; see the docstring of engine.store.refolding."""
+"""Columns that the log does not tell; see the docstring of engine.store.recovery.refolding."""
 ORDER = {
     "tasks": "id",
     "runs": "n",

@@ -20,15 +20,15 @@ import pytest
 from support.engines import ENVIRONMENT, PATIENCE, Project, until
 from support.stores import a_task, everything
 
+from engine.care.inspection import inspect
+from engine.care.leftovers import OLD
+from engine.care.repair import tidy
 from engine.commands import Hold, Purge, Seed
 from engine.core import Engine
 from engine.files import Layout
 from engine.findings import CAP, Finding, Level
-from engine.inspection import inspect
-from engine.leftovers import OLD
 from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, TaskDef
-from engine.processes import Child, end_tree, environment, identify, spawn
-from engine.repair import tidy
+from engine.processes.trees import Child, end_tree, environment, identify, spawn
 from engine.store.store import Store
 
 if TYPE_CHECKING:

@@ -21,16 +21,16 @@ from support.clock import START, ManualClock
 from support.engines import ENVIRONMENT
 from support.stores import Opened, a_dag, a_task, opened, select
 
-from engine import mirror
 from engine.clock import SystemClock, to_stamp
 from engine.errors import StorageError
 from engine.files import Layout
 from engine.findings import Finding, Level
-from engine.journal import Journal
-from engine.logcheck import check_log
+from engine.log import mirror
+from engine.log.check import check_log
+from engine.log.journal import Journal
+from engine.log.mirror import Mirror
+from engine.log.repair import rewrite
 from engine.logfiles import first_seq, log_files, reset_of, split_at_resets
-from engine.logrepair import rewrite
-from engine.mirror import Mirror
 from engine.model import EventType
 
 if TYPE_CHECKING:
@@ -474,10 +474,10 @@ asyncio.run(main())
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from engine import journal
+from engine.log import journal
 from engine.clock import SystemClock
 from engine.files import Layout
-from engine.journal import Journal
+from engine.log.journal import Journal
 from engine.model import EventType
 from engine.store.store import Store
 

@@ -19,19 +19,19 @@ from support.engines import QUICK, Project, ended, until
 from support.reckoning import check_everything, check_nobody_is_left, leader_of
 from support.stores import a_task, select
 
-from engine import census, guardian, processes, proctable, signalling
-from engine.census import RUN_ID, STATE_DIR, tagged
 from engine.commands import Cancel, Command, Kill, KillWorkers, Seed, Stop
 from engine.model import ProcessId
-from engine.processes import end_tree, tree_of
-from engine.signalling import identify, is_alive, send
+from engine.processes import census, guardian, proctable, signalling, trees
+from engine.processes.census import RUN_ID, STATE_DIR, tagged
+from engine.processes.signalling import identify, is_alive, send
+from engine.processes.trees import end_tree, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from engine.core import Engine
-    from engine.proctable import Look
+    from engine.processes.proctable import Look
     from engine.store.transaction import Transaction
 
 LINGERING = QUICK.replace("grace: 0.5", "grace: 1.5")
@@ -277,7 +277,7 @@ class Reuse:
         self._look_at = proctable.look_at
         monkeypatch.setattr(census, "look_at", self.look_at)
         monkeypatch.setattr(signalling, "look_at", self.look_at)
-        for module in (processes, guardian):
+        for module in (trees, guardian):
             monkeypatch.setattr(module, "send", self.send)
 
     def look_at(self, pid: int) -> Look | None:
@@ -350,10 +350,8 @@ async def test_who_gets_a_pid_between_the_look_and_the_signal_hears_nothing(
     now = identify(stranger.pid)
     assert now is not None
     looks = [{before(now)}]
-    tree_of = processes.tree_of
-    monkeypatch.setattr(
-        processes, "tree_of", lambda *whose: looks.pop() if looks else tree_of(*whose)
-    )
+    tree_of = trees.tree_of
+    monkeypatch.setattr(trees, "tree_of", lambda *whose: looks.pop() if looks else tree_of(*whose))
     await end_tree("run", tmp_path / "state", [before(now)], grace=grace)
     assert looks == []
     assert stranger.poll() is None
@@ -406,7 +404,7 @@ async def give_pid(engine: Engine, process: ProcessId, whose: str) -> None:
 FROM_WITHOUT = """
 import subprocess, sys
 from pathlib import Path
-from engine.census import RUN_ID, STATE_DIR, tree_of
+from engine.processes.census import RUN_ID, STATE_DIR, tree_of
 state = Path(sys.argv[1])
 with subprocess.Popen(["sleep", "600"], env={RUN_ID: "run", STATE_DIR: str(state)}) as child:
     print([member.pid for member in tree_of("run", state, [])] == [child.pid])

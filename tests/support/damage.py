@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from support.stores import Opened, opened, select
 
 from engine.clock import SystemClock
+from engine.log.mirror import Mirror
 from engine.logfiles import log_files
-from engine.mirror import Mirror
 from engine.store.database import WriteLock
-from engine.store.opening import Opening
+from engine.store.recovery.opening import Opening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable

@@ -15,7 +15,7 @@ from support.engines import ENVIRONMENT, ended, until
 from support.reckoning import guards_of
 from support.stores import check_store
 
-from engine.census import tagged
+from engine.processes.census import tagged
 
 if TYPE_CHECKING:
     from support.engines import Project
@@ -26,12 +26,16 @@ GUARDED = 5.0
 _PROGRAM = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from engine import guard, journal, mirror, reset, worker
+from engine.processes import guard
+from engine.log import journal, mirror
+from engine.orders import reset
+from engine import worker
 from engine.commands import *
 from engine.core import Engine
-from engine.guard import Guard
+from engine.processes.guard import Guard
 from engine.presence import Presence
-from engine.store import opening, orders, resetting, seeding
+from engine.store.recovery import opening
+from engine.store import orders, resetting, seeding
 from engine.store.store import Store
 from engine.store.writer import Writer
 

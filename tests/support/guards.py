@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import engine
-from engine.census import trees_of
 from engine.model import ProcessId
-from engine.signalling import identify, is_alive, send
+from engine.processes.census import trees_of
+from engine.processes.signalling import identify, is_alive, send
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,9 +27,9 @@ _PROGRAM = """
 import json, os, signal, subprocess, sys
 from datetime import datetime, UTC
 from pathlib import Path
-from engine.guard import Guard
+from engine.processes.guard import Guard
 from engine.model import Claim, ProcessId, State, TaskDef
-from engine.processes import environment, spawn
+from engine.processes.trees import environment, spawn
 
 folder, state = Path.cwd(), Path(sys.argv[1])
 guard, files, now = Guard(state), [], datetime.now(UTC)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Self
 from support.engines import ENVIRONMENT, PATIENCE, until
 
 from engine.model import ProcessId
-from engine.proctable import look_at
-from engine.signalling import is_alive, send
+from engine.processes.proctable import look_at
+from engine.processes.signalling import is_alive, send
 
 if TYPE_CHECKING:
     import signal
@@ -26,7 +26,7 @@ _PROGRAM = """
 import json, os, select, signal, sys
 from engine import machine
 from engine.cli import main
-import engine.cli.main, engine.cli.working, engine.core, engine.repair
+import engine.cli.main, engine.cli.working, engine.core, engine.care.repair
 machine.FIRST_BACKOFF = 0.05  # or a task that failed once would wait for five seconds
 
 children, codes, text = set(), {}, b""

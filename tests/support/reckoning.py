@@ -17,12 +17,12 @@ import psutil
 from support.engines import QUICK, Project, until
 from support.stores import a_task, check_store, select
 
-from engine.census import tagged
+from engine.care.inspection import inspect
 from engine.findings import Level
-from engine.inspection import inspect
 from engine.logfiles import log_files
 from engine.model import EventType, ProcessId
-from engine.signalling import identify
+from engine.processes.census import tagged
+from engine.processes.signalling import identify
 
 if TYPE_CHECKING:
     from engine.files import Layout

@@ -30,7 +30,7 @@ from engine.commands import (
 )
 from engine.errors import AgentmuxError, Code
 from engine.model import FINISHED, Reason, State
-from engine.signalling import send
+from engine.processes.signalling import send
 
 if TYPE_CHECKING:
     import random

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import census
-from engine.census import Census, SharedCensus, take_census, tree_of, trees_of
 from engine.errors import StorageError
+from engine.processes import census
+from engine.processes.census import Census, SharedCensus, take_census, tree_of, trees_of
 
 STATE = Path("/nowhere/state")
 TAG = b"A=1\0AGENTMUX_RUN_ID=r\0AGENTMUX_STATE_DIR=/nowhere/state\0"

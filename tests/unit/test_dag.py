@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.cycles import find_cycles
 from engine.dag import from_definition, load_dag, parse_dag, to_definition
 from engine.errors import Problem, StorageError, ValidationError
 from engine.model import AgentRule, Dag, TaskDef
+from engine.parsing.cycles import find_cycles
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,8 +22,8 @@ from engine.executors import builtin_executors
 from engine.executors.base import RunContext
 from engine.files import Layout
 from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, TaskDef
-from engine.processes import gone, identify, is_alive, tree_of
-from engine.proctable import look_at
+from engine.processes.proctable import look_at
+from engine.processes.trees import gone, identify, is_alive, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import yamlfile
-from engine.checks import Findings
 from engine.errors import Problem, StorageError, ValidationError
-from engine.yamlfile import LARGEST_FILE, parse_yaml, read_text
+from engine.parsing import yamlfile
+from engine.parsing.checks import Findings
+from engine.parsing.yamlfile import LARGEST_FILE, parse_yaml, read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -320,8 +320,8 @@ sys.modules["yaml._yaml"] = None
 import yaml
 assert not yaml.__with_libyaml__
 from engine.errors import ValidationError
-from engine.checks import Findings
-from engine.yamlfile import parse_yaml
+from engine.parsing.checks import Findings
+from engine.parsing.yamlfile import parse_yaml
 def read(text):
     document = parse_yaml(text, "x.yaml")
     document.refuse(Findings())

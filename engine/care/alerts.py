@@ -1,0 +1,243 @@
+"""What a person should look at, and what to do about it: decided from what was seen. Pure.
+
+Each threshold stands here with its reason; who looks, and how often, is `health`'s.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from engine.care.leftovers import ENDING_SECONDS, orphans
+from engine.findings import CAP, Finding, Level
+from engine.model import ACTIVE, ALL_AGENTS, State
+from engine.text import age, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from engine.model import ProcessId
+    from engine.store.vitals import HoldingRun, KnownWorker, Vitals
+
+STUCK_SECONDS = 1800.0
+"""A run older than this is told: half the default time limit, so there is still time to look."""
+LONG_QUEUE = 10
+"""More claimable tasks than this wait for nothing but a worker: add some, or mend what stops
+them."""
+
+
+class Kind(StrEnum):
+    """What an alert is about."""
+
+    STUCK = "stuck"
+    QUEUE = "queue"
+    STALE = "stale"
+    HELD = "held"
+    RESET = "reset"
+    ORPHAN = "orphan"
+    ENDING = "ending"
+    INCONSISTENCY = "inconsistency"
+    SQLITE = "sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing to look at. `subject` is the id of the task, worker, run or agent it is about.
+
+    `message` says what is so and what to do.
+    """
+
+    level: Level
+    kind: Kind
+    subject: str | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was seen at `now`. `alive` are the hosts that live, of all that `vitals` names.
+
+    `processes` are those that carry the tag of a run, or why they cannot be known. `stale_after`
+    is in seconds; `notes` are findings that do not change while we run.
+    """
+
+    now: datetime
+    vitals: Vitals
+    alive: frozenset[ProcessId]
+    processes: Mapping[ProcessId, str] | str = field(default_factory=dict)
+    stale_after: float = 15.0
+    notes: tuple[Finding, ...] = ()
+
+
+def stale(facts: Facts) -> list[KnownWorker]:
+    """Return the workers that should live, but are silent or whose process is gone."""
+    patience = timedelta(seconds=facts.stale_after)
+    return [
+        worker
+        for worker in facts.vitals.workers
+        if worker.host not in facts.alive or facts.now - worker.beat_at > patience
+    ]
+
+
+def judge(facts: Facts) -> tuple[Alert, ...]:
+    """Say what a person should look at, errors first."""
+    alerts = [
+        *_inconsistencies(facts.vitals),
+        *_orphans(facts),
+        *_endings(facts),
+        *_stale_workers(facts),
+        *_resetting(facts.vitals),
+        *_stuck(facts),
+        *_queue(facts.vitals),
+        *_held(facts.vitals),
+        *(Alert(one.level, Kind.SQLITE, None, _sentence(one)) for one in facts.notes),
+    ]
+    order = list(Level)
+    return tuple(sorted(alerts, key=lambda alert: order.index(alert.level)))
+
+
+def _sentence(finding: Finding) -> str:
+    return f"{finding.message}; {finding.advice}"
+
+
+def _stale_workers(facts: Facts) -> Iterator[Alert]:
+    held = {run.worker_id: run for run in facts.vitals.runs}
+    for worker in stale(facts):
+        run = held.get(worker.id)
+        if worker.host in facts.alive:
+            what = f"worker {worker.id!r} (pid {worker.host.pid}) is silent"
+            advice = f"is its process stopped or hung? `agentmux kill {worker.id}` ends it"
+        else:
+            what = f"worker {worker.id!r} is gone without a word (pid {worker.host.pid})"
+            advice = "the next worker that starts cleans up after it, or `agentmux doctor --repair`"
+        silence = age((facts.now - worker.beat_at).total_seconds())
+        holds = f" and holds task {run.task_id!r}" if run is not None else ""
+        level = Level.WARNING if run is None else Level.ERROR
+        message = f"{what} for {silence}{holds}; {advice}"
+        yield Alert(level, Kind.STALE, worker.id, message)
+
+
+def _orphans(facts: Facts) -> Iterator[Alert]:
+    if isinstance(facts.processes, str):
+        message = f"nobody can tell whether processes were left behind: {facts.processes}"
+        yield Alert(Level.NOTE, Kind.ORPHAN, None, message)
+        return
+    for run_id, left in orphans(facts.processes, facts.vitals).items():
+        pids = ", ".join(str(process.pid) for process in left)
+        yield Alert(
+            Level.ERROR,
+            Kind.ORPHAN,
+            run_id,
+            f"run {run_id} holds no task, but processes of it live: {pids}; "
+            "`agentmux doctor --repair` ends them",
+        )
+
+
+def _endings(facts: Facts) -> Iterator[Alert]:
+    for run in facts.vitals.leaving:
+        span = (facts.now - run.since).total_seconds()
+        if span > ENDING_SECONDS:
+            yield Alert(
+                Level.ERROR,
+                Kind.ENDING,
+                run.run_id,
+                f"run {run.run_id} lost task {run.task_id!r} {age(span)} ago, and its processes "
+                "are not known to be gone; `agentmux doctor --repair` ends them",
+            )
+
+
+def _inconsistencies(vitals: Vitals) -> Iterator[Alert]:
+    flaws = {run.task_id: run.flaw for run in vitals.runs if run.flaw}
+    for (agent, state, _), n in vitals.tallies.items():
+        if n < 0:
+            flaws[agent] = f"the tallies table counts {n} tasks {state} of {agent}"
+    active = sum(n for (_, state, _), n in vitals.tallies.items() if state in ACTIVE)
+    if active != len(vitals.runs):
+        flaws["tallies"] = (
+            f"{plural(len(vitals.runs), 'task')} {'are' if len(vitals.runs) != 1 else 'is'} "
+            f"claimed or running, the tallies table says {active}"
+        )
+    for subject, flaw in flaws.items():
+        yield Alert(
+            Level.ERROR, Kind.INCONSISTENCY, subject, f"{flaw}; `agentmux doctor` says what to do"
+        )
+
+
+def _resetting(vitals: Vitals) -> Iterator[Alert]:
+    if vitals.resetting:
+        yield Alert(
+            Level.WARNING,
+            Kind.RESET,
+            None,
+            "a reset has begun and is not completed, so nothing is claimed; if nobody is at it, "
+            "`agentmux reset` completes it and `agentmux resume` gives it up",
+        )
+
+
+def _stuck(facts: Facts) -> Iterator[Alert]:
+    old: list[tuple[float, HoldingRun]] = []
+    for run in facts.vitals.runs:
+        if run.since is not None:
+            span = (facts.now - run.since).total_seconds()
+            if span > STUCK_SECONDS:
+                old.append((span, run))
+    old.sort(key=lambda one: -one[0])
+    for span, run in old[:CAP]:
+        yield Alert(
+            Level.WARNING,
+            Kind.STUCK,
+            run.task_id,
+            f"task {run.task_id!r} has been with {run.worker_id} for {age(span)}, longer than "
+            f"{STUCK_SECONDS / 60:.0f} minutes; look at its output, or `agentmux tasks kill` it",
+        )
+    if len(old) > CAP:
+        more = f"and {len(old) - CAP:,} more runs are older than {STUCK_SECONDS / 60:.0f} minutes"
+        yield Alert(Level.WARNING, Kind.STUCK, None, more)
+
+
+def _queued(vitals: Vitals) -> Counter[str]:
+    queued: Counter[str] = Counter()
+    for (agent, state, waits), n in vitals.tallies.items():
+        if state is State.READY and not waits and n > 0:
+            queued[agent] += n
+    return queued
+
+
+def _queue(vitals: Vitals) -> Iterator[Alert]:
+    queued = _queued(vitals)
+    if queued.total() > LONG_QUEUE:
+        agents = _listed(f"{n:,} for {agent}" for agent, n in queued.most_common())
+        yield Alert(
+            Level.WARNING,
+            Kind.QUEUE,
+            None,
+            f"{plural(queued.total(), 'task')} are queued, more than {LONG_QUEUE}: {agents}; add "
+            "workers with `agentmux worker --agent`",
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - 5
+    return ", ".join([*listed[:5], *([f"{more:,} more agents"] if more > 0 else [])])
+
+
+def _held(vitals: Vitals) -> Iterator[Alert]:
+    queued = _queued(vitals)
+    for agent in vitals.held:
+        if agent == ALL_AGENTS and vitals.resetting:
+            continue  # told already, with what to do
+        n = queued.total() if agent == ALL_AGENTS else queued[agent]
+        whose = "all agents" if agent == ALL_AGENTS else f"agent {agent!r}"
+        again = "agentmux resume" if agent == ALL_AGENTS else f"agentmux resume {agent}"
+        tasks = f"{plural(n, 'queued task')} {'wait' if n != 1 else 'waits'} for it"
+        yield Alert(
+            Level.WARNING if n else Level.NOTE,
+            Kind.HELD,
+            agent,
+            f"claims are held for {whose}, {tasks}; `{again}` lets them go on",
+        )

@@ -1,0 +1,121 @@
+"""The one door for commands: what an operator asks is done here and answered by a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.commands import (
+    AddWorkers,
+    Cancel,
+    Command,
+    Hold,
+    Kill,
+    KillWorkers,
+    Purge,
+    Receipt,
+    Release,
+    Reset,
+    Resume,
+    Retry,
+    Seed,
+    Step,
+    Stop,
+)
+from engine.dag import load_dag
+from engine.files import check_name
+from engine.model import ALL_AGENTS
+from engine.orders.reset import add_workers
+
+if TYPE_CHECKING:
+    from engine.commands import OnStep
+    from engine.model import Dag
+    from engine.orders.on_tasks import TaskOrders
+    from engine.orders.on_workers import WorkerOrders
+    from engine.orders.reset import Resetter
+    from engine.store.queries import Queries
+    from engine.store.seeding import SeedReport
+    from engine.store.store import Store
+
+DEFAULT_DAG = Path("agentmux/dag.yaml")
+
+
+class Control:
+    """Hands each command to who carries it out."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        queries: Queries,
+        tasks: TaskOrders,
+        workers: WorkerOrders,
+        resetter: Resetter,
+        project: Path,
+    ) -> None:
+        self._store = store
+        self._queries = queries
+        self._tasks = tasks
+        self._workers = workers
+        self._resetter = resetter
+        self._project = project
+
+    async def execute(self, command: Command, *, dry_run: bool, on_step: OnStep) -> Receipt:
+        """Carry out a command; see Engine.execute."""
+        match command:
+            case Seed() | Reset():
+                return await self._bring_in_line(command, dry_run=dry_run, on_step=on_step)
+            case Hold(agent):
+                if agent != ALL_AGENTS:
+                    check_name(agent, "agent")
+                held = await self._store.hold(agent, dry_run=dry_run)
+                return Receipt(dry_run, {agent: "held" if held else "was held already"})
+            case Resume(agent):
+                resumed = await self._store.resume(agent, dry_run=dry_run)
+                return Receipt(dry_run, {agent: "resumed" if resumed else "was not held"})
+            case AddWorkers():
+                return await self._workers.add(command, dry_run=dry_run)
+            case Stop() | KillWorkers():
+                return await self._workers.carry_out(command, dry_run=dry_run)
+            case Release() | Cancel() | Kill() | Retry() | Purge():
+                return await self._tasks.carry_out(command, dry_run=dry_run)
+
+    async def _bring_in_line(
+        self, command: Seed | Reset, *, dry_run: bool, on_step: OnStep
+    ) -> Receipt:
+        dag = await self._load(command.path)
+        if isinstance(command, Reset):
+            report, fate, ends = await self._resetter.carry_out(
+                command, dag, dry_run=dry_run, on_step=on_step
+            )
+            return add_workers(_seeded(report, dry_run=dry_run), fate, ends)
+        report = await self._store.seed(
+            dag, dry_run=dry_run, progress=lambda through: on_step(Step("seeding", through))
+        )
+        return _seeded(report, dry_run=dry_run)
+
+    async def _load(self, path: Path | None) -> Dag:
+        if path is None:
+            known = (await self._queries.progress()).dag
+            path = Path(known) if known else self._project / DEFAULT_DAG
+        return await asyncio.to_thread(load_dag, path.absolute())
+
+
+def _seeded(report: SeedReport, *, dry_run: bool) -> Receipt:
+    done = dict.fromkeys(report.retried, "ready again")
+    done |= dict.fromkeys(report.created, "created")
+    for task_id, fields in report.changed.items():
+        done[task_id] = f"updated: {', '.join(fields)}"
+    done |= dict.fromkeys(report.blocked, "blocked: no longer in the DAG")
+    done |= dict.fromkeys(report.unblocked, "unblocked: back in the DAG")
+    counts = {
+        "created": len(report.created),
+        "updated": len(report.updated),
+        "unchanged": report.unchanged,
+        "blocked": len(report.blocked),
+        "unblocked": len(report.unblocked),
+    }
+    if report.retried:
+        counts["ready again"] = len(report.retried)
+    return Receipt(dry_run, done, (), counts)

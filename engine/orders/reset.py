@@ -1,0 +1,223 @@
+"""Reset: hold claims, stop all workers, rotate the log, reseed, resume.
+
+Two commits carry it: one holds and marks, one does all the rest, so there is little that can be
+half-done. A reset that was cut short between them is completed by doing it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from engine.commands import Receipt, Reset, Step
+from engine.errors import AgentmuxError, LeaseConflict, StorageError
+from engine.orders.on_tasks import ANSWER
+from engine.text import plural
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from engine.clock import Clock
+    from engine.commands import EndedRun, OnStep
+    from engine.feed import Feed
+    from engine.files import Layout
+    from engine.host import Host
+    from engine.model import Dag
+    from engine.orders.on_workers import WorkerOrders
+    from engine.reaper import Reaper
+    from engine.store.rows import LiveWorker
+    from engine.store.seeding import SeedReport
+    from engine.store.store import Store
+
+_NEXT = "then the log is rotated, the DAG is seeded and claims go on"
+
+
+class Resetter:
+    """Carries out a Reset. `start` starts a worker of this process again."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        feed: Feed,
+        workers: WorkerOrders,
+        host: Host,
+        reaper: Reaper,
+        layout: Layout,
+        clock: Clock,
+        start: Callable[[str, str], Awaitable[str]],
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._workers = workers
+        self._host = host
+        self._reaper = reaper
+        self._layout = layout
+        self._clock = clock
+        self._start = start
+
+    async def carry_out(
+        self, command: Reset, dag: Dag, *, dry_run: bool, on_step: OnStep
+    ) -> tuple[SeedReport, dict[str, str], tuple[EndedRun, ...]]:
+        """Return what the seed did, what became of each worker, and the runs that this ended.
+
+        Raises:
+            LeaseConflict: workers still live, or another reset is under way; claims go on.
+            StorageError: the store refused; what was done is said, and again completes it.
+
+        """
+        alive = await self._workers.alive()
+        if dry_run:
+            report = await self._store.reset(dag, fresh=command.fresh, dry_run=True)
+            fate = {worker.id: _stopped(worker) for worker in alive}
+            return report, fate, await self._workers.trees(alive)
+        async with self._only_one():
+            mine = [(worker.agent, worker.id) for worker in self._host.workers.values()]
+            ends = await self._workers.trees(alive)
+            asked: dict[str, LiveWorker] = {}
+            try:
+                await self._store.begin_reset()
+                fate = await self._stop_all(command, asked, on_step)
+            except (asyncio.CancelledError, AgentmuxError):
+                mine = [(agent, name) for agent, name in mine if name in asked]
+                await asyncio.shield(self._give_up(mine))
+                raise
+            # Too late to give up: what follows takes no time worth cutting short.
+            report = await _whatever_comes(self._complete(command, dag, mine, len(fate), on_step))
+            return report, fate, ends
+
+    async def _complete(
+        self,
+        command: Reset,
+        dag: Dag,
+        mine: list[tuple[str, str]],
+        stopped: int,
+        on_step: OnStep,
+    ) -> SeedReport:
+        on_step(Step("rotating the log and seeding", next="claims go on"))
+        try:
+            # What dead hosts still hold goes back now, so that nothing old is left running.
+            await self._reaper.look()
+            report = await self._store.reset(
+                dag,
+                fresh=command.fresh,
+                progress=lambda through: on_step(Step("seeding", through)),
+            )
+        except StorageError as error:
+            raise StorageError(
+                f"the reset is half-done: claims are held and "
+                f"{plural(stopped, 'worker')} stopped, but nothing was seeded: {error}; "
+                "reset again to complete it, or resume to go on as before"
+            ) from error
+        except AgentmuxError:
+            await self._give_up(mine)
+            raise
+        for agent, worker_id in mine:
+            await self._start(agent, worker_id)
+        return report
+
+    async def _give_up(self, mine: list[tuple[str, str]]) -> None:
+        try:
+            await self._store.abandon_reset()
+        except StorageError as error:
+            raise StorageError(
+                f"the reset is given up, but claims may still be held: {error}; "
+                "`agentmux resume` lets them go on"
+            ) from error
+        for agent, worker_id in mine:
+            # One that was asked goes first, or nobody would work here from now on.
+            if await self._feed.until(partial(self._has_left, worker_id), ANSWER):
+                await self._start(agent, worker_id)
+
+    async def _has_left(self, worker_id: str) -> bool:
+        return worker_id not in self._host.workers
+
+    async def _stop_all(
+        self, command: Reset, asked: dict[str, LiveWorker], on_step: OnStep
+    ) -> dict[str, str]:
+        """Ask all workers to stop and wait; return what became of each. Fills `asked`."""
+        deadline = self._clock.monotonic() + command.timeout
+        left: list[LiveWorker] = []
+
+        async def all_stopped() -> bool:
+            nonlocal left
+            left = await self._workers.alive()
+            for worker in left:
+                # Also one that has come since: nobody may start while we wait.
+                if worker.id not in asked or asked[worker.id].host != worker.host:
+                    asked[worker.id] = worker
+                    await self._workers.ask(worker)
+            if left:
+                wait = max(0.0, deadline - self._clock.monotonic())
+                names = tuple(_name(worker) for worker in left)
+                on_step(Step("waiting for workers to stop", 0, names, wait, _NEXT))
+            return not left
+
+        if not await self._feed.until(all_stopped, command.timeout):
+            if not command.force:
+                names = ", ".join(_name(worker) for worker in left)
+                stopped = len(asked) - len(left)
+                raise LeaseConflict(
+                    f"still alive after {command.timeout:g} s: {names}; "
+                    f"{plural(stopped, 'worker')} stopped, nothing was reset and claims go on; "
+                    "wait and reset again, or --force kills them"
+                )
+            for worker in left:
+                on_step(Step(f"killing {_name(worker)}", next=_NEXT))
+                await self._workers.force_out(worker)
+        forced = {worker.id for worker in left}
+        return {
+            worker.id: "killed" if worker.id in forced else _stopped(worker)
+            for worker in asked.values()
+        }
+
+    @asynccontextmanager
+    async def _only_one(self) -> AsyncIterator[None]:
+        """Let one process of all reset at a time."""
+        try:
+            lock = os.open(self._layout.reset_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"{error.filename}: {error.strerror}; mend its folder") from error
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LeaseConflict("another reset is under way; wait for its end") from None
+            yield
+        finally:
+            os.close(lock)
+
+
+async def _whatever_comes(work: Coroutine[None, None, SeedReport]) -> SeedReport:
+    """Do this to its end; a cancellation is raised once it is through."""
+    task = asyncio.create_task(work, name="complete reset")
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    report = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return report
+
+
+def _name(worker: LiveWorker) -> str:
+    holds = f" with {worker.task_id}" if worker.task_id is not None else ""
+    return f"{worker.id} (pid {worker.host.pid}){holds}"
+
+
+def _stopped(worker: LiveWorker) -> str:
+    return f"stopped, {worker.task_id} released" if worker.task_id is not None else "stopped"
+
+
+def add_workers(receipt: Receipt, fate: dict[str, str], ends: tuple[EndedRun, ...]) -> Receipt:
+    """Tell in a seed's receipt what became of the workers and their runs, too."""
+    counts = {"workers stopped": len(fate)} if fate else {}
+    done = fate | dict(receipt.done)
+    return Receipt(receipt.dry_run, done, receipt.refused, {**counts, **receipt.counts}, ends)
