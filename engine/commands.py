@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.errors import Code
+    from engine.model import Dag
 
 Tasks = tuple[str, ...] | TaskFilter
 """The tasks that a command is for: by id, or all that a filter finds when it is carried out."""
@@ -24,9 +25,13 @@ Workers = tuple[str, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """Upsert the tasks of a DAG file. None: the file last seeded, else agentmux/dag.yaml."""
+    """Upsert the tasks of a DAG file. None: the file last seeded, else agentmux/dag.yaml.
+
+    `dag` is what is in the file, from whoever has read it already.
+    """
 
     path: Path | None = None
+    dag: Dag | None = None
 
 
 @dataclass(frozen=True, slots=True)

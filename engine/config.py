@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from engine.parsing.checks import Check
 
+SETTINGS = "agentmux.yaml"
 HARMLESS = (
     "basename",
     "cat",
@@ -79,6 +80,12 @@ _LESS = (("renew", "lease"), ("heartbeat", "stale_after"))
 """The first of each pair must be less than the second, or every claim or worker would lapse."""
 
 _PROGRAM = line_of_text(longest=4096)
+
+
+def settings_file(project: Path, state_dir: Path) -> Path:
+    """Return where the settings are: in the project's folder, else beside the state folder."""
+    here = project / SETTINGS
+    return here if here.exists() else state_dir.absolute().parent / SETTINGS
 
 
 def load_config(path: Path) -> Config:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from engine.clock import Clock, SystemClock
-from engine.config import Config, load_config
+from engine.config import Config, load_config, settings_file
 from engine.errors import AgentmuxError, CommandNotAllowed, StorageError, ValidationError
 from engine.executors import builtin_executors
 from engine.feed import Feed
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SETTINGS = "agentmux.yaml"
 _SETTLED_PAUSE = 0.02
 _STAFFING_PAUSE = 0.5
 
@@ -154,10 +153,8 @@ class Engine:
         )
 
     def _load_config(self) -> Config:
-        here = self.project / SETTINGS
-        path = here if here.exists() else self.layout.state.parent / SETTINGS
         try:
-            return load_config(path)
+            return load_config(settings_file(self.project, self.layout.state))
         except ValidationError as error:
             if not self.read_only:
                 raise

@@ -123,7 +123,9 @@ def _failed(event: Event) -> str:
     data = event.data
     sentence = f"{_task(event)} {'was killed' if _outcome(data) == RunOutcome.KILLED else 'failed'}"
     error = _text(data, "error")
-    if error:
+    if _outcome(data) == RunOutcome.KILLED:
+        sentence += " by the operator"
+    elif error:
         sentence += f": {_short(error)}"
     elif _outcome(data) == RunOutcome.TIMED_OUT:
         sentence += ": timed out"

@@ -41,7 +41,15 @@ class Why(Enum):
     STOP = "worker stopped"
     ASKED = "operator"
     TIMEOUT = "timeout"
-    LOST = "its claim was taken"
+    LOST = "claim lost"
+
+
+_TOLD = {
+    Why.STOP: "the worker stops",
+    Why.ASKED: "the operator asked for it",
+    Why.TIMEOUT: "its time was over",
+    Why.LOST: "the claim was taken from it",
+}
 
 
 class Worker:
@@ -305,7 +313,7 @@ class Worker:
 
     async def give_back(self, claim: Claim, why: Why) -> None:
         """Release a claim whose tree is gone."""
-        log.info("%s releases %s: %s", self.id, claim.task.id, why.value)
+        log.info("%s releases %s: %s", self.id, claim.task.id, _TOLD[why])
         try:
             await self._store.release(claim.task.id, claim.run_id, why.value)
         except LeaseLost:
@@ -317,7 +325,7 @@ class Worker:
     async def _let_go(self, claim: Claim) -> None:
         """Say that the tree of a run which lost its task is gone; the reaper sees it otherwise."""
         self.claim = None
-        log.info("%s lost %s: %s", self.id, claim.task.id, (self._why or Why.LOST).value)
+        log.info("%s lost %s: %s", self.id, claim.task.id, _TOLD[self._why or Why.LOST])
         try:
             await self._store.gone(claim.run_id)
         except StoreGone:

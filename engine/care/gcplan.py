@@ -23,6 +23,7 @@ from engine.logfiles import find_end, log_files, open_log
 from engine.store.database import storage_error
 from engine.store.forgetting import log_from, still_needed
 from engine.store.vitals import open_for_reading
+from engine.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +133,7 @@ class _Finder:
         self._db = db
         self._layout = layout
         self._ended_by = to_iso(now - older_than)
+        self._strangers = 0
         self._stranger_since = (now - max(older_than, _STRANGER)).timestamp()
         self._runs: list[OldRun] = []
         self._emptied: list[str] = []
@@ -163,6 +165,11 @@ class _Finder:
             gone = [run for run in task.folders if self._may_go(task.name, run, ended, leaving)]
             if len(gone) == len(task.folders) and not task.others and task.name not in busy:
                 self._emptied.append(task.name)
+        if self._strangers:
+            self._kept.append(
+                f"the artifacts of {plural(self._strangers, 'run')} that the store does not know "
+                "(of purged tasks, say) stay until they are a day old"
+            )
 
     def _list(self) -> Iterator[_TaskFolder]:
         artifacts = self._layout.artifacts
@@ -215,6 +222,7 @@ class _Finder:
             self._kept.append(f"{folder} cannot be looked at: {in_words(error)}")
             return False
         if known is None and newest > self._stranger_since:
+            self._strangers += 1
             return False
         self._runs.append(OldRun(task, run, size))
         return True

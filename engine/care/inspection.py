@@ -121,10 +121,17 @@ def _look_at_the_living(layout: Layout, now: datetime) -> _Living:
         *_lingering(vitals, now),
         *_orphans(processes, vitals),
         *_files(leftovers(layout, living, now)),
+        *([_RESETTING] if vitals.resetting else []),
     ]
     return _Living(suspects, bool(living))
 
 
+_RESETTING = Finding(
+    Level.WARNING,
+    "reset",
+    "a reset has begun and is not completed, so nothing is claimed",
+    "if nobody is at it, `agentmux reset` completes it and `agentmux resume` gives it up",
+)
 _FATES = {
     None: "wait for its next sign of life",
     Fate.REMOVE: "the next worker that starts removes it, or `agentmux doctor --repair`",

@@ -14,10 +14,26 @@ from engine.filters import STATES, state_terms
 from engine.text import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
 
 _MOST_WORKERS = 64
+
+
+class Once(argparse.Action):
+    """Stores a value, and refuses a second one: the first would be lost without a word."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Take the value of an option."""
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"{option_string} is given twice; do one after the other")
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,9 +87,9 @@ def add_dag(command: argparse.ArgumentParser, name: str = "dag") -> None:
 def add_selection(command: argparse.ArgumentParser) -> None:
     """Let a command choose tasks by state and agent."""
     command.add_argument(
-        "--state", type=state, metavar="S", help=f"only these: {', '.join(STATES)}"
+        "--state", action=Once, type=state, metavar="S", help=f"only these: {', '.join(STATES)}"
     )
-    command.add_argument("--agent", metavar="A", help="only this agent's")
+    command.add_argument("--agent", action=Once, metavar="A", help="only this agent's")
 
 
 def add_dry_run(command: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.care.health import take_health
@@ -11,9 +12,11 @@ from engine.cli.progress import slow_steps
 from engine.cli.render import heading, paint, say, say_json, say_json_list, say_raw, use_colour
 from engine.cli.session import existing_engine, require_store
 from engine.commands import Step
+from engine.config import load_config, settings_file
 from engine.core import Engine
+from engine.errors import AgentmuxError
 from engine.files import Layout
-from engine.findings import Level
+from engine.findings import Finding, Level
 from engine.model import to_json
 from engine.text import age, clean_text
 
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.care.health import Health
-    from engine.findings import Finding
 
 _STYLES = {Level.ERROR: "bad", Level.WARNING: "human", Level.NOTE: "dim"}
 
@@ -38,11 +40,21 @@ async def doctor(args: argparse.Namespace) -> int:
                 done = [*engine.notices, *await engine.repair()]
         on_step(Step("looking for inconsistencies"))
         findings = await inspect(Layout(args.state_dir.absolute()))
+    findings += _in_settings(settings_file(Path.cwd(), args.state_dir))
     if args.json:
         _say_as_json(findings, done if args.repair else None)
     else:
         _say_to_people(findings, done, repaired=args.repair)
     return 1 if any(finding.level is Level.ERROR for finding in findings) else 0
+
+
+def _in_settings(path: Path) -> list[Finding]:
+    """Find what is wrong with the settings: no worker starts then, but nothing is lost."""
+    try:
+        load_config(path)
+    except AgentmuxError as error:
+        return [Finding(Level.WARNING, "settings", str(error), f"mend {path}")]
+    return []
 
 
 def _say_as_json(findings: Sequence[Finding], done: Sequence[str] | None) -> None:

@@ -42,7 +42,8 @@ async def collect(args: argparse.Namespace) -> int:
             say(nothing if empty else f"a dry run, nothing was changed; it would remove {sentence}")
             _say_kept(plan)
             return 0
-        if not args.yes and not await agreed(f"remove {sentence}", (), gc.UNTOUCHED):
+        kept = [*plan.kept, gc.UNTOUCHED]
+        if not args.yes and not await agreed(f"remove {sentence}", kept, f"{sentence} removed"):
             return 1
         with busy_if_slow(f"removing {sentence}"), told_if_interrupted(_REST):
             collected = await gc.carry_out(plan, engine.forget)

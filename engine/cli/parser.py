@@ -44,7 +44,10 @@ _ASKS_BULK = (
     "--agent find, it shows what it would do and asks first, unless --yes; without a terminal "
     "--yes is needed."
 )
-_CODES = "Exit codes: 0 done, 1 refused or failed (with a code on stderr), 2 wrong usage."
+_CODES = (
+    "Exit codes: 0 done, 1 refused or failed (with a code on stderr), 2 wrong usage, "
+    "130 after Ctrl+C."
+)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -54,12 +54,16 @@ def as_markdown(status: Status) -> str:
     """Write the report; it ends in a newline."""
     progress = status.progress
     done = progress.by_state.get(State.DONE, 0)
+    running = progress.by_state.get(State.RUNNING, 0) + progress.by_state.get(State.CLAIMED, 0)
     lines = ["# agentmux status", "", f"Written {to_iso(status.at)}."]
     if progress.dag:
         lines.append(f"DAG: {escape(progress.dag)}.")
     lines.append(
-        f"{done:,} of {plural(progress.total, 'task')} done, {progress.ready:,} ready, "
-        f"{progress.waiting:,} waiting, {progress.by_state.get(State.FAILED, 0):,} failed, "
+        f"{done:,} of {plural(progress.total, 'task')} done, {running:,} running, "
+        f"{progress.ready:,} ready, {progress.waiting:,} waiting, "
+        f"{progress.by_state.get(State.FAILED, 0):,} failed, "
+        f"{progress.by_state.get(State.BLOCKED, 0):,} blocked, "
+        f"{progress.by_state.get(State.CANCELLED, 0):,} cancelled; "
         f"{progress.needs_human:,} in need of a human."
     )
     if progress.held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from engine.cli import logs
 from engine.cli.progress import slow_steps
+from engine.commands import Seed
 from engine.core import Engine
+from engine.dag import load_dag
 from engine.errors import StorageError
 from engine.files import Layout
+from engine.orders.control import DEFAULT_DAG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,6 +75,20 @@ async def seeding_engine(state_dir: Path, *, dry_run: bool) -> AsyncIterator[Eng
     with tempfile.TemporaryDirectory(prefix="agentmux-") as folder:
         async with opened_engine(Path(folder) / "state") as engine:
             yield engine
+
+
+async def first_seed(state_dir: Path, path: Path | None) -> Seed:
+    """Return the command that seeds a DAG, read already if there is no store yet.
+
+    So a file that is none, or a bad one, leaves no empty store behind.
+
+    Raises:
+        ValidationError, StorageError: what is wrong with the file, before a store is made for it.
+
+    """
+    if _is_store(state_dir):
+        return Seed(path)
+    return Seed(path, await asyncio.to_thread(load_dag, (path or DEFAULT_DAG).absolute()))
 
 
 def _is_store(state_dir: Path) -> bool:

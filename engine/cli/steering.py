@@ -19,7 +19,7 @@ from engine.cli.asking import agreed
 from engine.cli.progress import busy, busy_if_slow, steps
 from engine.cli.reading import selection
 from engine.cli.render import complain, hint, say, say_json
-from engine.cli.session import existing_engine, seeding_engine
+from engine.cli.session import existing_engine, first_seed, seeding_engine
 from engine.cli.signals import interruptible, told_if_interrupted
 from engine.commands import (
     Cancel,
@@ -32,11 +32,10 @@ from engine.commands import (
     Reset,
     Resume,
     Retry,
-    Seed,
     Stop,
 )
 from engine.errors import TaskNotFound, WorkerNotFound
-from engine.model import ALL_AGENTS, EventType, to_json
+from engine.model import ALL_AGENTS, EventType, camel, to_json
 from engine.text import plural
 
 if TYPE_CHECKING:
@@ -61,8 +60,8 @@ _NO_RESET = (
 @interruptible
 async def seed(args: argparse.Namespace) -> int:
     """`tasks seed`."""
+    command = await first_seed(args.state_dir, args.dag)
     async with seeding_engine(args.state_dir, dry_run=args.dry_run) as engine:
-        command = Seed(args.dag)
         with busy("seeding") as through, told_if_interrupted(_UNKNOWN):
             receipt = await engine.execute(command, dry_run=args.dry_run, on_step=through)
     return print_receipt(command, receipt, as_json=args.json, list_done=args.dry_run)
@@ -175,7 +174,8 @@ def print_receipt(
 ) -> int:
     """Print what was done; refusals go to stderr, each with its code. Return the exit code."""
     if as_json:
-        say_json(to_json(receipt))
+        counts = {camel(word.replace(" ", "_")): n for word, n in receipt.counts.items()}
+        say_json(to_json(receipt) | {"counts": counts})
     else:
         if receipt.dry_run:
             say("a dry run, nothing was changed; it would be:")

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from engine.cli import logs, steering, tables
 from engine.cli.progress import busy, live_progress
 from engine.cli.render import Column, hint, print_table, say
-from engine.cli.session import opened_engine
+from engine.cli.session import first_seed, opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
-from engine.commands import Seed
 from engine.files import Layout
 from engine.filters import TaskFilter, state_terms
 from engine.model import ALL_AGENTS, State
@@ -39,9 +38,10 @@ async def run(args: argparse.Namespace) -> int:
     clock = SystemClock()
     timed_out = False
     with Signals() as signals:
+        command = await first_seed(args.state_dir, args.dag)
         async with opened_engine(args.state_dir) as engine:
             with busy("seeding") as through:
-                await engine.execute(Seed(args.dag), on_step=through)
+                await engine.execute(command, on_step=through)
             began = clock.monotonic()
             try:
                 if signals.first is None:
@@ -62,7 +62,7 @@ async def run(args: argparse.Namespace) -> int:
                 (state, await engine.queries.tasks(_in(state), limit=LISTED))
                 for state in (State.FAILED, State.BLOCKED, State.CANCELLED)
             ]
-    ended = "interrupted" if signals.first else "timed out" if timed_out else _held_up(progress)
+    ended = "interrupted" if signals.first else "timed out" if timed_out else _cut_short(progress)
     _sum_up(progress, left, took, ended)
     if signals.first is not None:
         return 128 + signals.first
@@ -113,10 +113,12 @@ def _in(state: State) -> TaskFilter:
     return TaskFilter(state_terms(state))
 
 
-def _held_up(progress: Progress) -> str:
-    """Say what to do if claims are held while tasks are left; empty if that is not so."""
-    if not (progress.held and progress.by_state.get(State.READY, 0)):
+def _cut_short(progress: Progress) -> str:
+    """Say what to do if tasks are left that could have run; empty if there are none."""
+    if not progress.by_state.get(State.READY, 0):
         return ""
+    if not progress.held:
+        return "its workers were stopped from elsewhere; run again to go on"
     if ALL_AGENTS in progress.held:
         return "claims are held: `agentmux resume`, then run again"
     orders = ", ".join(f"`agentmux resume {agent}`" for agent in progress.held)
@@ -144,5 +146,7 @@ def _sum_up(
     if rows:
         print_table(_UNFINISHED, rows)
     more = sum(progress.by_state.get(state, 0) - len(tasks) for state, tasks in left)
+    if progress.by_state.get(State.FAILED, 0):
+        say("`agentmux tasks retry --state failed` begins what has failed anew")
     if more > 0:
         say(f"… and {more:,} more; `agentmux tasks ls` lists them all")

@@ -84,7 +84,9 @@ class Control:
     async def _bring_in_line(
         self, command: Seed | Reset, *, dry_run: bool, on_step: OnStep
     ) -> Receipt:
-        dag = await self._load(command.path)
+        dag = command.dag if isinstance(command, Seed) else None
+        if dag is None:
+            dag = await self._load(command.path)
         if isinstance(command, Reset):
             report, fate, ends = await self._resetter.carry_out(
                 command, dag, dry_run=dry_run, on_step=on_step

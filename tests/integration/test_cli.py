@@ -101,6 +101,7 @@ def test_run_exits_1_and_names_what_failed_and_what_that_blocks(project: Project
     assert re.search(r"✗ +bad +failed +.*1", done.stdout)
     assert re.search(r"⊘ +after +blocked +a dep did not succeed", done.stdout)
     assert "\x1b" not in done.stdout
+    assert "`agentmux tasks retry --state failed`" in done.stdout
     assert "bad" in project.ok("explain", "after")
 
 
@@ -158,6 +159,9 @@ def test_a_bad_dag_is_refused_with_all_its_lines(project: Project) -> None:
     assert "line 2" in sentence
     assert "line 3" in sentence
     project.refused("tasks", "seed", "missing.yaml", code="IO_ERROR")
+    project.refused("run", bad, code="VALIDATION_ERROR")
+    project.refused("run", code="IO_ERROR")
+    assert not project.state.exists(), "there was no store, and there is none now"
 
 
 def test_a_list_of_tasks_shows_what_was_asked_for(project: Project) -> None:
@@ -281,6 +285,14 @@ def test_doctor_exits_1_for_an_inconsistency(project: Project) -> None:
     assert set(findings[0]) == {"level", "check", "message", "advice"}
 
 
+def test_doctor_warns_of_settings_that_no_worker_would_start_with(project: Project) -> None:
+    project.ok("tasks", "seed", project.write(DIAMOND))
+    project.write("heartbeet: 5\n", "agentmux.yaml")
+    warned = [one for one in project.json("doctor") if one["level"] == "warning"]
+    assert [one["check"] for one in warned] == ["settings"]
+    assert "heartbeet" in warned[0]["message"]
+
+
 def test_a_reader_that_goes_away_ends_the_program_quietly(project: Project) -> None:
     project.ok("tasks", "seed", project.write(DIAMOND))
     reader, writer = os.pipe()
@@ -299,7 +311,8 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(project: Project) -> N
 
 
 def test_wrong_usage_exits_2_and_a_foreign_store_is_an_io_error(project: Project) -> None:
-    for args in ([], ["fly"], ["tasks", "ls", "--state", "ASLEEP"], ["run", "--workers", "0"]):
+    for args in ([], ["fly"], ["tasks", "ls", "--state", "ASLEEP"], ["run", "--workers", "0"],
+                 ["tasks", "ls", "--state", "ready", "--state", "failed"]):  # fmt: skip
         assert project.run(*args).returncode == 2
     assert project.ok("--version").startswith("agentmux ")
     project.state.mkdir()
@@ -465,3 +478,12 @@ def test_a_run_that_ends_because_claims_are_held_says_so(project: Project) -> No
     project.ok("resume")
     project.ok("resume", "codex")
     assert "held" not in project.ok("run", dag)
+
+
+def test_a_run_whose_workers_are_stopped_from_elsewhere_says_so(project: Project) -> None:
+    with project.started("run", project.write(LONG)) as process:
+        project.wait_for("RUNNING")
+        project.ok("stop", "--all", "--yes")
+        code, out, err = outcome(process)
+    assert (code, err) == (1, "")
+    assert "(its workers were stopped from elsewhere; run again to go on)" in out

@@ -335,7 +335,7 @@ def test_reset_takes_another_dag_and_fresh_begins_all_of_it_anew(fleet: Project)
     fleet.ok("tasks", "cancel", "first", "--yes")
     done = receipt(fleet, "reset", "--dag", other, "--fresh", "--yes")
     assert done["counts"] == {
-        "created": 1, "updated": 0, "unchanged": 3, "blocked": 1, "unblocked": 0, "ready again": 2,
+        "created": 1, "updated": 0, "unchanged": 3, "blocked": 1, "unblocked": 0, "readyAgain": 2,
     }  # fmt: skip
     assert fleet.states() == {
         "quick": "READY", "first": "READY", "second": "READY", "fourth": "READY",

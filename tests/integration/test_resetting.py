@@ -16,7 +16,9 @@ from support.stores import (
     select,
 )
 
+from engine.care.inspection import inspect
 from engine.errors import ValidationError
+from engine.findings import Level
 from engine.model import AgentRule, Outcome, RunOutcome, WorkerStatus
 from engine.store import orders
 from engine.store.store import Store
@@ -52,6 +54,15 @@ async def test_a_reset_that_begins_holds_all_claims_and_one_that_is_abandoned_li
     assert it.commits[-1].ready, "idle workers are woken"
     assert not _is_marked(it)
     assert (await it.claim()).task.id == "a"
+
+
+async def test_doctor_warns_of_a_reset_that_is_not_completed(it: Opened) -> None:
+    await it.store.seed(DAG)
+    await it.store.begin_reset()
+    warned = [one for one in await inspect(it.layout) if one.level is Level.WARNING]
+    assert [one.check for one in warned] == ["reset"]
+    await it.store.abandon_reset()
+    assert not any(one.check == "reset" for one in await inspect(it.layout))
 
 
 @pytest.mark.parametrize("end", ["abandon", "complete"])

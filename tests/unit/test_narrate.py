@@ -87,7 +87,7 @@ def test_every_type_has_a_sentence_without_any_data(type_: EventType) -> None:
             happened(
                 EventType.TASK_FAILED, State.FAILED, outcome="killed", error="killed by operator"
             ),
-            "impl:T-004 was killed: killed by operator",
+            "impl:T-004 was killed by the operator",
         ),
         (
             happened(EventType.TASK_UPDATED, changed=["deps", "name"]),
