@@ -217,6 +217,7 @@ class Host:
 
     async def _tick_forever(self) -> None:
         next_beat = self._clock.monotonic() + self._config.heartbeat
+        said = ""
         while True:
             await asyncio.sleep(self._tick)
             now = self._clock.monotonic()
@@ -231,11 +232,14 @@ class Host:
                 await self._beat(all_of_them=beat_due)
                 if beat_due:
                     next_beat = now + self._config.heartbeat
+                    said = ""
             except StoreGone as error:
                 self._miss_store(error, now)
             except (AgentmuxError, OSError) as error:
                 # Tried again at the next tick; the lease gives it minutes.
-                log.warning("host tick: %s", error)
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s", error)
             except Exception:
                 # Whatever it is, leases must be renewed and orders obeyed all the same.
                 log.exception("host tick")

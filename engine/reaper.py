@@ -106,11 +106,7 @@ class Reaper:
             self._patient_until = now + timedelta(seconds=self._config.renew)
         patient = now < self._patient_until
         active = await self._lookout.active()
-        lost = [
-            run
-            for run in active
-            if self.is_lost(run) or (run.lease_until < now and not patient and not self._mine(run))
-        ]
+        lost = [run for run in active if self.is_lost(run) or (self.is_silent(run) and not patient)]
         for run in active:
             if run not in lost and not patient and self._is_overdue(run, now):
                 await self._store.time_out(run.task_id, run.run_id)
@@ -178,6 +174,10 @@ class Reaper:
             return not is_alive(run.host)
         except StorageError:
             return False
+
+    def is_silent(self, run: ActiveRun) -> bool:
+        """Whether a run's lease is over: its host had its time, and more than that."""
+        return run.lease_until < self._clock.now() and not self._mine(run)
 
     def _mine(self, run: ActiveRun) -> bool:
         return run.host == self._me

@@ -6,6 +6,7 @@ It knows its store and its executors; of other workers, files and signals its Ho
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from enum import Enum
 from functools import partial
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, LeaseLost, StorageError, StoreGone
 from engine.executors.base import Executor, RunContext
-from engine.model import Claim, Outcome, ProcessId, RunOutcome, State
+from engine.files import write_private
+from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, to_json
 from engine.text import duration
 
 if TYPE_CHECKING:
@@ -285,6 +287,7 @@ class Worker:
         Once a stop was asked and the store still refuses, the claim is left to its lease.
         """
         attempt, unfit = 0, False
+        what = f"the result of {claim.task.id}"
         while True:
             try:
                 if not self.stopping:
@@ -304,12 +307,23 @@ class Worker:
             except StorageError as error:
                 attempt += 1
                 if self.stopping and attempt >= _GIVE_UP_AFTER:
-                    log.exception("the result of %s could not be stored", claim.task.id)
+                    kept = await asyncio.to_thread(self._keep, claim, outcome)
+                    log.exception("%s could not be stored%s", what, kept)
                     return None
-                log.warning("the result of %s is not stored yet: %s", claim.task.id, error)
+                log.warning("%s is not stored yet: %s", what, error)
                 await asyncio.sleep(_RETRIES[min(attempt, len(_RETRIES)) - 1])
             else:
                 return None
+
+    def _keep(self, claim: Claim, outcome: Outcome) -> str:
+        """Write a result that the store does not take beside the output of its run; say where."""
+        file = self._layout.run_folder(claim.task.id, claim.run_id) / "unstored.json"
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_private(file, json.dumps(to_json(outcome)))
+        except OSError as error:
+            return f", nor kept in {file} ({error.strerror})"
+        return f"; it is kept in {file}"
 
     async def give_back(self, claim: Claim, why: Why) -> None:
         """Release a claim whose tree is gone."""

@@ -8,6 +8,7 @@ a moment later too.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -195,11 +196,15 @@ def _orphans(processes: dict[ProcessId, str] | str, vitals: Vitals) -> list[Find
 
 
 def _permissions(layout: Layout) -> list[Finding]:
-    """Find what others can reach of the state folder."""
+    """Find what others can reach of the state folder, and what we cannot write to."""
     found = Findings("permissions", Level.NOTE)
     for path, mode, right in open_to_others(layout):
         found.add(f"{path} is {mode:04o}, not {right:04o}: others can reach it")
-    return found.all()
+    shut = Findings("permissions", advice="mend its permissions; what it lacks is written then")
+    for path in (layout.state, layout.database, layout.write_lock, layout.log, layout.log_lock):
+        if path.exists() and not os.access(path, os.W_OK):
+            shut.add(f"{path} cannot be written to")
+    return [*shut.all(), *found.all()]
 
 
 def open_to_others(layout: Layout) -> Iterator[tuple[Path, int, int]]:

@@ -15,6 +15,7 @@ from engine.core import Engine
 from engine.dag import load_dag
 from engine.errors import StorageError
 from engine.files import Layout
+from engine.logfiles import log_files
 from engine.orders.control import DEFAULT_DAG
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def require_store(state_dir: Path) -> None:
 
     A log without a database counts as one: whoever may write rebuilds the database from it.
     """
-    if not _is_store(state_dir):
+    if not is_store(state_dir):
         raise StorageError(f"no store in {state_dir}; seed one with `agentmux tasks seed DAG`")
 
 
@@ -68,7 +69,7 @@ async def seeding_engine(state_dir: Path, *, dry_run: bool) -> AsyncIterator[Eng
 
     A dry run without a store is carried out on an empty one in a temporary folder.
     """
-    if not dry_run or _is_store(state_dir):
+    if not dry_run or is_store(state_dir):
         async with opened_engine(state_dir) as engine:
             yield engine
         return
@@ -86,11 +87,14 @@ async def first_seed(state_dir: Path, path: Path | None) -> Seed:
         ValidationError, StorageError: what is wrong with the file, before a store is made for it.
 
     """
-    if _is_store(state_dir):
+    if is_store(state_dir):
         return Seed(path)
     return Seed(path, await asyncio.to_thread(load_dag, (path or DEFAULT_DAG).absolute()))
 
 
-def _is_store(state_dir: Path) -> bool:
+def is_store(state_dir: Path) -> bool:
+    """Say whether there is a store: a database, or a log from which one can be rebuilt."""
     layout = Layout(state_dir)
-    return layout.database.exists() or layout.log.exists()
+    if layout.database.exists() or layout.log.exists():
+        return True
+    return state_dir.is_dir() and bool(log_files(layout))

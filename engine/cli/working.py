@@ -120,7 +120,7 @@ def _cut_short(progress: Progress) -> str:
     if not progress.held:
         return "its workers were stopped from elsewhere; run again to go on"
     if ALL_AGENTS in progress.held:
-        return "claims are held: `agentmux resume`, then run again"
+        return "claims are held: `agentmux resume`, or await the reset that holds them; run again"
     orders = ", ".join(f"`agentmux resume {agent}`" for agent in progress.held)
     return f"claims of {', '.join(progress.held)} are held: {orders}, then run again"
 

@@ -8,12 +8,13 @@ says when, and keeps the event loop out of it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from engine.clock import Clock, SystemClock
-from engine.errors import StorageError
+from engine.errors import StorageError, StoreGone
 from engine.log.mirror import Mirror
 from engine.store.database import storage_error
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.files import Layout
+
+log = logging.getLogger(__name__)
 
 _PAUSE = 0.05
 """Seconds between two rounds: under load one append carries many commits."""
@@ -30,8 +33,8 @@ _LAST_TRIES = 20
 class Journal:
     """Appends to the log of a state folder, on a thread of its own.
 
-    `poke` says that something was committed. A failing append (disk full) is kept in `trouble`
-    and tried again with the next commit: the table is the truth, the log may lag.
+    `poke` says that something was committed. A failing append (disk full) is told, kept in
+    `trouble` and tried again with the next commit: the table is the truth, the log may lag.
     """
 
     def __init__(self, layout: Layout, clock: Clock | None = None) -> None:
@@ -86,10 +89,21 @@ class Journal:
         try:
             mine = await loop.run_in_executor(self._pool, self._mirror.catch_up)
         except (OSError, sqlite3.Error) as error:
-            self.trouble = storage_error(error, self._layout.log)
+            self._fail(storage_error(error, self._layout.log))
+            return True
+        except StoreGone as error:
+            self.trouble = error  # whoever writes to the store says so
             return True
         except StorageError as error:
-            self.trouble = error
+            self._fail(error)
             return True
         self.trouble = None
         return mine
+
+    def _fail(self, error: StorageError) -> None:
+        """Note why the log lags, and say so once."""
+        if str(error) != str(self.trouble):
+            log.warning(
+                "%s; until then events are in tasks.db only, and a rebuild lacks them", error
+            )
+        self.trouble = error

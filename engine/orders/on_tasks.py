@@ -173,18 +173,22 @@ class TaskOrders:
             return run is None or self._reaper.is_lost(run)
 
         in_time = await self._feed.until(let_go, self._patience)
-        if run is not None and not in_time:
+        if run is not None and not in_time and not self._reaper.is_silent(run):
             raise LeaseConflict(
                 f"{run.worker_id} (pid {run.host.pid}) has not let go of {task_id!r} for "
                 f"{self._patience:.0f} s; kill the task, or wait for the lease to expire"
             )
         if run is not None:
+            if not in_time:
+                # Should it wake up now, the end of its run is no failure of the task.
+                await self._store.condemn(task_id, run_id)
             await self._reaper.end(run)
             try:
                 await self._store.release(task_id, run_id, OPERATOR)
             except LeaseLost:
                 return "its lease expired meanwhile"
-            return f"released from {run.worker_id}, whose process was gone"
+            gone = "was gone" if in_time else "does not answer"
+            return f"released from {run.worker_id}, whose process {gone}"
         ended = next((r for r in await self._queries.runs(task_id) if r.id == run_id), None)
         how = ended.outcome if ended is not None and ended.outcome is not None else "released"
         return f"released from {ordered.worker_id}" if how == "released" else f"{how} meanwhile"

@@ -181,6 +181,9 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 def storage_error(error: sqlite3.Error | OSError, path: Path) -> StorageError:
     """Say in a sentence what an error of SQLite or the file system means for the user."""
+    for place in (path, *(path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))):
+        if path.suffix == ".db" and place.is_dir():
+            return StorageError(f"{place} is a folder; move it away, then try again")
     return StorageError(f"{path}: {error}; {remedy(error) or 'run `agentmux doctor`'}")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -13,12 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.engines import QUICK, ended, until
+from support import damage
+from support.engines import QUICK, ended, suspend, until
+from support.reckoning import leader_of
 from support.stores import a_dag, a_task, select
 
-from engine.commands import Seed, Stop
+from engine.care.inspection import inspect
+from engine.cli.session import is_store
+from engine.commands import Hold, Release, Reset, Seed, Stop
 from engine.errors import StorageError, StoreGone, ValidationError
-from engine.processes.trees import identify, seems_alive
+from engine.findings import Level
+from engine.processes.trees import identify, is_alive, seems_alive
 from engine.store.database import WriteLock
 from tui.tail import read_tail
 
@@ -186,3 +193,103 @@ def test_following_the_log_ends_when_nobody_reads_it_any_more(project: Project) 
         check=True,
     )
     assert done.stdout.count("\n") == 1
+
+
+async def test_a_log_that_cannot_be_written_is_told_and_found(
+    project: Project, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.layout.create()
+    project.layout.log_lock.mkdir()
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", payload=NOW))))
+        await engine.execute(Hold())
+    assert caplog.text.count("a rebuild lacks them") == 1, "once, not after every commit"
+    project.layout.log_lock.rmdir()
+    async with project.engine():
+        pass
+    project.check()
+    can = os.access
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: path != project.layout.log and can(path, mode)
+    )
+    (shut,) = [one for one in await inspect(project.layout) if one.level is Level.ERROR]
+    assert "events.jsonl cannot be written to" in shut.message
+
+
+async def test_a_rebuild_says_that_the_end_of_the_log_is_lost(project: Project) -> None:
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a"), a_task("b"))))
+        await engine.execute(Reset())
+        await engine.execute(Hold())
+    total = len(project.events())
+    project.layout.log.unlink()
+    damage.delete(project.layout)
+    assert is_store(project.layout.state), "its rotated log is there"
+    async with project.engine() as engine:
+        told = " ".join(engine.notices)
+    assert f"to {total}" in told
+    assert "what they told is lost" in told
+
+
+async def test_a_task_is_released_from_a_worker_that_hangs_past_its_lease(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.orders.on_tasks.ANSWER", 1.5)
+    project.settings(QUICK)
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", payload=SLEEPS))))
+        process = project.work("codex-1")
+        await until(lambda: leader_of(project.layout, "a"), "its leader is known")
+        leader = leader_of(project.layout, "a")
+        assert leader is not None
+        await suspend(process, project.layout)
+        receipt = await engine.execute(Release(("a",)))
+        assert receipt.done == {"a": "released from codex-1, whose process does not answer"}
+        assert not is_alive(leader)
+        assert project.state("a") == "READY"
+        process.send_signal(signal.SIGCONT)
+        await engine.execute(Hold())
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0, project.said("codex-1")
+    assert "TASK_FAILED" not in project.kinds("a")
+    project.check()
+
+
+async def test_a_result_that_is_never_stored_is_kept_beside_its_output(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.worker._RETRIES", (0.01,))
+
+    async def full(*_: object, **__: object) -> None:
+        raise StorageError("database or disk is full")
+
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", payload=NOW))))
+        monkeypatch.setattr(engine._store, "finish_and_claim", full)
+        monkeypatch.setattr(engine._store, "finish", full)
+        await engine.start_worker("codex", "codex-1")
+        await until(lambda: project.state("a") == "RUNNING", "it was taken")
+        await engine.stop_workers()
+    (file,) = project.layout.artifacts.glob("a/*/unstored.json")
+    assert json.loads(file.read_text())["kind"] == "done"
+
+
+@pytest.mark.parametrize("end", ["", "-wal"])
+async def test_a_folder_in_the_place_of_the_database_is_called_one(
+    project: Project, end: str
+) -> None:
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a"))))
+    place = project.layout.state / f"tasks.db{end}"
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    with pytest.raises(StorageError, match=f"tasks.db{end} is a folder; move it away"):
+        await project.engine().__aenter__()
+
+
+async def test_a_database_is_not_written_through_a_link(project: Project, tmp_path: Path) -> None:
+    project.layout.create()
+    project.layout.database.symlink_to(tmp_path / "elsewhere.db")
+    with pytest.raises(StorageError, match="is a link"):
+        await project.engine().__aenter__()
+    assert not (tmp_path / "elsewhere.db").exists()

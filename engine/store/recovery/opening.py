@@ -124,6 +124,11 @@ class Opening:
 
     def _attempt(self) -> sqlite3.Connection | None:
         """Open the database as it is; None: another one was put in its place."""
+        if self._path.is_symlink():
+            raise StorageError(
+                f"{self._path} is a link, and nothing is written outside the state folder; move "
+                "the database there, or make the whole folder a link"
+            )
         if not self._path.exists():
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         with ExitStack() as stack:

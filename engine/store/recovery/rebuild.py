@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.commands import Step
-from engine.logfiles import find_end, log_files, open_log
+from engine.logfiles import find_end, log_files, open_log, read_mark
 from engine.store.database import BUSY_MS, Connection
 from engine.store.recovery.loglines import Row, read_line
 from engine.store.recovery.refolding import Refolded, refold
@@ -87,6 +87,9 @@ def rebuild(
         loading.end()
         salvaged = _salvage(new, damaged) if damaged is not None else 0
     missing = tuple((before + 1, seq - 1) for before, seq in new.execute(_GAPS))
+    last = int(new.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+    if (mark := read_mark(layout)) is not None and mark > last:
+        missing += ((last + 1, mark),)
     tables = refold(new, now, lambda count: on_step(Step("rebuilding tasks", count)))
     new.execute("COMMIT")
     return Rebuilt(
