@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOST = "lost"
+"""The kind of a guard's end: its pipe may tell of it before its exit code does."""
+
 _BACKLOG = 1 << 20
 """Bytes that may wait for a guard that does not read; one so far behind is replaced."""
 _STARTS, _SECONDS = 3, 3.0
@@ -147,7 +150,7 @@ class Guard:
             return True
         if self._open:
             self._complain(
-                f"the guard process has ended (exit code {code}); another one is started"
+                f"the guard process has ended (exit code {code}); another one is started", _LOST
             )
         _bury(self._guard)
         self._guard = None
@@ -166,7 +169,9 @@ class Guard:
                 return True
             self._complain("the guard process does not listen; another one is started")
         except OSError as error:
-            self._complain(f"the guard process is lost ({error.strerror}); another one is started")
+            self._complain(
+                f"the guard process is lost ({error.strerror}); another one is started", _LOST
+            )
         else:
             return True
         return False
@@ -197,10 +202,10 @@ class Guard:
                 self._unsent += _message(run_id, leader)
         self._send()
 
-    def _complain(self, what: str) -> None:
-        """Say once what is wrong, however often it is met in a row."""
-        if what != self._complaint:
-            self._complaint = what
+    def _complain(self, what: str, kind: str = "") -> None:
+        """Say once what is wrong, however often that, or its `kind`, is met in a row."""
+        if (kind or what) != self._complaint:
+            self._complaint = kind or what
             log.warning(what)
 
 

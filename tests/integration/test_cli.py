@@ -411,7 +411,7 @@ def test_a_database_that_cannot_be_opened_is_one_sentence(project: Project) -> N
     for _ in range(3):
         told = project.refused("ps", code="IO_ERROR")
         assert len(told.splitlines()) == 1, told
-        assert "mend the permissions" in told
+        assert "is a folder; move it away" in told
 
 
 @pytest.mark.parametrize(
@@ -474,7 +474,7 @@ def test_a_run_that_ends_because_claims_are_held_says_so(project: Project) -> No
     assert "(claims of codex are held: `agentmux resume codex`, then run again)" in done.stdout
     project.ok("hold")
     done = project.run("run", dag)
-    assert "(claims are held: `agentmux resume`, then run again)" in done.stdout
+    assert "(claims are held: `agentmux resume`, or await the reset" in done.stdout
     project.ok("resume")
     project.ok("resume", "codex")
     assert "held" not in project.ok("run", dag)

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -436,9 +437,11 @@ def test_a_guard_that_cannot_live_costs_a_few_starts_and_one_line(
             time.sleep(0.002)
             guard.tend()
     assert len(pids - {None}) == 3
-    assert [r.getMessage() for r in caplog.records] == [
-        "the guard process has ended (exit code 3); another one is started"
-    ]
+    (told,) = (r.getMessage() for r in caplog.records)
+    # Its pipe may tell of its end before its exit code does.
+    assert re.fullmatch(
+        r"the guard process (has ended \(exit code 3\)|is lost .*); another one is started", told
+    )
     guard.over("run")
 
 

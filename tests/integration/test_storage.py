@@ -242,7 +242,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "newer": (_newer, "newer agentmux"),
     "foreign": (_foreign, "not a database of agentmux"),
     "text": (_text, "not a database"),
-    "folder": (_folder, "unable to open"),
+    "folder": (_folder, "is a folder"),
 }
 
 
