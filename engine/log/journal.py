@@ -102,7 +102,8 @@ class Journal:
 
     def _fail(self, error: StorageError) -> None:
         """Note why the log lags, and say so once."""
-        if str(error) != str(self.trouble):
+        # Without a state folder it is the host that tells.
+        if str(error) != str(self.trouble) and self._layout.state.exists():
             log.warning(
                 "%s; until then events are in tasks.db only, and a rebuild lacks them", error
             )

@@ -197,6 +197,7 @@ class WorkerOrders:
 
     async def bury(self, worker: LiveWorker) -> None:
         """Say of a worker that was ended from outside that it is over, and remove its files."""
-        if await self._store.set_status(worker.id, worker.host, WorkerStatus.KILLED):
-            leave = partial(self._presence.leave, worker.agent, worker.id, worker.host.pid)
-            await asyncio.to_thread(leave)
+        await self._store.set_status(worker.id, worker.host, WorkerStatus.KILLED)
+        # Also if it has said so itself: it may have been ended before it could remove them.
+        leave = partial(self._presence.leave, worker.agent, worker.id, worker.host.pid)
+        await asyncio.to_thread(leave)

@@ -89,7 +89,7 @@ async def test_workers_whose_store_was_removed_end_their_runs_and_then_themselve
         dag = project.dag(*(a_task(name, agent=name, payload=SLEEPS) for name in ("a", "b")))
         await engine.execute(Seed(dag))
         there, here = project.work("a-1", agent="a"), await engine.start_worker("b", "b-1")
-        await until(lambda: project.states() == {"RUNNING": 2}, "both run")
+        await until(lambda: all(leader_of(project.layout, one) for one in "ab"), "both run")
         runs = {row["task_id"]: row["pid"] for row in select(project.layout, LEADERS)}
         shutil.rmtree(project.layout.state)
         with pytest.raises(StoreGone, match="removed or replaced"):
