@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +72,7 @@ async def test_a_store_that_was_removed_while_in_use_is_an_error_and_no_success(
 ) -> None:
     async with project.engine() as engine:
         await engine.execute(Seed(project.dag(a_task("a"))))
-        shutil.rmtree(project.layout.state)
+        project.layout.state.rename(project.folder / "away")
         with pytest.raises(StorageError, match="removed or replaced"):
             await engine.queries.progress()
         with pytest.raises(StorageError, match="removed or replaced"):
@@ -91,7 +90,7 @@ async def test_workers_whose_store_was_removed_end_their_runs_and_then_themselve
         there, here = project.work("a-1", agent="a"), await engine.start_worker("b", "b-1")
         await until(lambda: all(leader_of(project.layout, one) for one in "ab"), "both run")
         runs = {row["task_id"]: row["pid"] for row in select(project.layout, LEADERS)}
-        shutil.rmtree(project.layout.state)
+        project.layout.state.rename(project.folder / "away")
         with pytest.raises(StoreGone, match="removed or replaced"):
             await engine.wait_workers()
         assert await ended(there) == 1
@@ -107,7 +106,7 @@ async def test_a_store_that_comes_back_in_time_is_worked_on_as_if_it_never_left(
     async with project.engine() as engine:
         await engine.execute(Seed(project.dag(a_task("a", payload=SLEEPS))))
         await engine.start_worker("codex", "codex-1")
-        await until(lambda: project.state("a") == "RUNNING", "it runs")
+        await until(lambda: leader_of(project.layout, "a"), "its leader is known")
         away = project.layout.state.rename(project.folder / "away")
         await until(lambda: "removed or replaced" in caplog.text, "its loss was seen")
         away.rename(project.layout.state)
