@@ -32,6 +32,7 @@ from engine.presence import Presence
 from engine.processes.census import own_run
 from engine.processes.trees import seems_alive
 from engine.reaper import Reaper
+from engine.shield import shielded
 from engine.store.lookout import Lookout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
@@ -132,6 +133,7 @@ class Engine:
             tasks=tasks,
             config=self.config,
             start=self.start_worker,
+            would_start=self._would_start_workers,
         )
         resetter = Resetter(
             store=self._store,
@@ -187,16 +189,7 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         # A second cancellation must not cut short the release of what this process holds.
-        closing = asyncio.ensure_future(self._stack.aclose())
-        cancelled: asyncio.CancelledError | None = None
-        while not closing.done():
-            try:
-                await asyncio.wait({closing})
-            except asyncio.CancelledError as again:
-                cancelled = again
-        closing.result()
-        if cancelled is not None and error is None:
-            raise cancelled
+        await shielded(self._stack.aclose(), reraise=error is None)
 
     @property
     def notices(self) -> list[str]:
@@ -241,14 +234,7 @@ class Engine:
 
         `own_process`: this process is there for this worker alone, and is ended with it if need be.
         """
-        if self.read_only:
-            raise StorageError("the store was opened for reading only")
-        run_id = own_run(self.layout.state)
-        if run_id is not None:
-            raise CommandNotAllowed(
-                f"this terminal is part of run {run_id} of the same fleet: a worker here would end "
-                "with it; start it elsewhere, or name another --state-dir"
-            )
+        self._refuse_workers()
         if not self._reaping:
             from engine.care.repair import tidy  # noqa: PLC0415 - likewise
 
@@ -259,6 +245,22 @@ class Engine:
             agent, worker_id, until_idle=until_idle, own_process=own_process
         )
         return worker.id
+
+    async def _would_start_workers(self, agent: str, count: int) -> list[str]:
+        """Return the ids that `count` more workers would get. Raises as start_worker does."""
+        self._refuse_workers()
+        return await self._host.would_start(agent, count)
+
+    def _refuse_workers(self) -> None:
+        """Raise if this process may have no workers."""
+        if self.read_only:
+            raise StorageError("the store was opened for reading only")
+        run_id = own_run(self.layout.state)
+        if run_id is not None:
+            raise CommandNotAllowed(
+                f"this terminal is part of run {run_id} of the same fleet: a worker here would end "
+                "with it; start it elsewhere, or name another --state-dir"
+            )
 
     async def start_workers(self, per_agent: int = 1) -> None:
         """Start `per_agent` workers in this process for each agent of the store's tasks.
@@ -285,6 +287,9 @@ class Engine:
                 await self._staff(served, per_agent)
             except AgentmuxError as error:
                 log.warning("no worker for a new agent: %s", error)
+            except Exception:
+                # Whatever it is, agents that come later must get their workers all the same.
+                log.exception("staffing")
             await asyncio.sleep(_STAFFING_PAUSE)
 
     async def _end_staffing(self) -> None:

@@ -8,6 +8,7 @@ it tells twenty times a second for 2 µs, and once a second all the same.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.store.reader import Reader
+
+log = logging.getLogger(__name__)
 
 POLL = 0.05
 _FRESH = 0.1
@@ -109,6 +112,12 @@ class Feed:
                 version = await self._reader.data_version()
             except StorageError:
                 # Readers must look and see for themselves that the store does not answer.
+                self.publish()
+                await asyncio.sleep(_AFTER_TROUBLE)
+                continue
+            except Exception:
+                # Whatever it is, nobody may go on believing that nothing changes.
+                log.exception("feed")
                 self.publish()
                 await asyncio.sleep(_AFTER_TROUBLE)
                 continue

@@ -142,6 +142,11 @@ class Host:
         self._lives[worker_id] = asyncio.create_task(self._live(worker), name=f"worker {worker_id}")
         return worker
 
+    async def would_start(self, agent: str, count: int) -> list[str]:
+        """Return the ids that `count` more workers of an agent would get. Raises as start does."""
+        check_name(agent, "agent")
+        return await self._store.would_register(agent, count, self.identity, seems_alive)
+
     async def stop(self, *, drain: bool = False) -> None:
         """Stop all workers and wait: their runs are released, or finished first with `drain`."""
         for worker in self.workers.values():
@@ -327,6 +332,9 @@ class Host:
                     pass  # the tick sees it, too
                 except StorageError as error:
                     log.warning("host feed: %s", error)
+                except Exception:
+                    # Whatever it is, idle workers must be woken all the same.
+                    log.exception("host feed")
                 try:
                     async with asyncio.timeout(wait):
                         await changed.wait()

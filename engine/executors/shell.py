@@ -7,7 +7,6 @@ whoever wants the run to end cancels it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
@@ -17,20 +16,18 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from engine.files import write_private
 from engine.model import Outcome, RunOutcome
 from engine.processes.trees import TAG_NAMES, Child, end_tree, environment, seems_alive, spawn
+from engine.shield import shielded
 from engine.text import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from pathlib import Path
 
     from engine.executors.base import RunContext
-
-T = TypeVar("T")
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 4096
@@ -94,7 +91,8 @@ class ShellExecutor:
             return Outcome(RunOutcome.FAILED, error=f"cannot start: {where}{error.strerror}")
         code = await _finish(context, child)
         took = round((context.clock.monotonic() - begun) * 1000)
-        return await _despite_cancellation(asyncio.to_thread(_report, folder, code, took))
+        # Once the leader is through, a stop must not lose its result.
+        return await shielded(asyncio.to_thread(_report, folder, code, took), reraise=False)
 
 
 def _start(context: RunContext, order: _Order) -> Child:
@@ -130,21 +128,12 @@ async def _finish(context: RunContext, child: Child) -> int:
             if not isinstance(error, asyncio.CancelledError) or seems_alive(child.identity):
                 await end()
                 raise
-        await _despite_cancellation(end())
+        await shielded(end(), reraise=False)
     finally:
         # Last, so that nobody else could get the leader's pid before its tree was gone.
         code = child.reap()
     assert code is not None, "the leader has ended, for end_tree came back"
     return code
-
-
-async def _despite_cancellation(work: Awaitable[T]) -> T:
-    """Wait for `work` to the end: once the leader is through, a stop must not lose its result."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    return task.result()
 
 
 def _order(context: RunContext) -> _Order:

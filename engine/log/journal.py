@@ -79,8 +79,12 @@ class Journal:
         while True:
             await self._poked.wait()
             self._poked.clear()
-            if not await self._round():
-                self._poked.set()
+            try:
+                if not await self._round():
+                    self._poked.set()
+            except Exception:
+                # Whatever it is, the next commit must be written all the same.
+                log.exception("journal")
             await asyncio.sleep(_PAUSE)
 
     async def _round(self) -> bool:

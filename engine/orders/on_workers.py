@@ -11,12 +11,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.commands import AddWorkers, KillWorkers, OnWorkers, Receipt, Refusal, Stop
-from engine.errors import AgentmuxError, LeaseConflict, StorageError, WorkerNotFound
+from engine.errors import (
+    AgentmuxError,
+    LeaseConflict,
+    StorageError,
+    ValidationError,
+    WorkerNotFound,
+)
 from engine.model import WorkerStatus
 from engine.orders.on_tasks import ANSWER
 from engine.presence import DRAIN, KILL
 from engine.processes.trees import end_process, is_ours, seems_alive
 from engine.store import orders
+from engine.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -32,7 +39,11 @@ if TYPE_CHECKING:
 
 
 class WorkerOrders:
-    """Carries out orders on workers. `start` starts one more in this process."""
+    """Carries out orders on workers.
+
+    `start` starts one more in this process, for an agent, and returns its id; `would_start`
+    returns the ids that so many would get.
+    """
 
     def __init__(
         self,
@@ -44,6 +55,7 @@ class WorkerOrders:
         tasks: TaskOrders,
         config: Config,
         start: Callable[[str], Awaitable[str]],
+        would_start: Callable[[str, int], Awaitable[list[str]]],
     ) -> None:
         self._store = store
         self._lookout = lookout
@@ -51,6 +63,7 @@ class WorkerOrders:
         self._presence = presence
         self._tasks = tasks
         self._start = start
+        self._would_start = would_start
         self._grace = config.grace
 
     async def alive(self) -> list[LiveWorker]:
@@ -102,11 +115,29 @@ class WorkerOrders:
         )
 
     async def add(self, command: AddWorkers, *, dry_run: bool) -> Receipt:
-        """Start workers in this process."""
+        """Start workers in this process, as many as can be.
+
+        Raises:
+            AgentmuxError: not even the first one can.
+
+        """
+        if command.count < 1:
+            raise ValidationError(f"{command.count} workers cannot be started; at least 1 can")
+        refused: tuple[Refusal, ...] = ()
         if dry_run:
-            return Receipt(True, {command.agent: "one more worker"}, (), {"started": command.count})
-        names = [await self._start(command.agent) for _ in range(command.count)]
-        return Receipt(False, dict.fromkeys(names, "started"), (), {"started": len(names)})
+            names = await self._would_start(command.agent, command.count)
+        else:
+            names = [await self._start(command.agent)]
+            try:
+                while len(names) < command.count:
+                    names.append(await self._start(command.agent))
+            except AgentmuxError as error:
+                left = plural(command.count - len(names), "more worker")
+                sentence = f"{left} of {command.agent} not started: {error}"
+                refused = (Refusal(command.agent, error.code, sentence),)
+        counts = {"started": len(names), "refused": len(refused)}
+        done = dict.fromkeys(names, "started")
+        return Receipt(dry_run, done, refused, {name: n for name, n in counts.items() if n})
 
     async def ask(self, worker: LiveWorker, word: str = "") -> None:
         """Write a worker's stop file."""
@@ -165,17 +196,10 @@ class WorkerOrders:
             for run in await self._lookout.endings()
             if (run.worker_id, run.host) == (worker.id, worker.host)
         }
-        if force:
-            await self._tasks.see_gone(run_ids, force=True)
-            if ends_process:
-                await end_process(worker.host, grace=0)
-        elif ends_process:
-            await self._tasks.see_gone(run_ids)
-            if not await self.over(worker, self._grace):
-                await end_process(worker.host, grace=self._grace)
-        else:
-            await self._tasks.see_gone(run_ids)
+        await self._tasks.see_gone(run_ids, force=force)
         if ends_process:
+            if force or not await self.over(worker, self._grace):
+                await end_process(worker.host, grace=0 if force else self._grace)
             await self.bury(worker)
         elif not await self.over(worker, self._grace + ANSWER):
             raise LeaseConflict(

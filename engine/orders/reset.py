@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from engine.commands import Receipt, Reset, Step
 from engine.errors import AgentmuxError, LeaseConflict, StorageError
 from engine.orders.on_tasks import ANSWER
+from engine.shield import shielded
 from engine.text import plural
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from engine.clock import Clock
     from engine.commands import EndedRun, OnStep
@@ -87,7 +88,7 @@ class Resetter:
                 await asyncio.shield(self._give_up(mine))
                 raise
             # Too late to give up: what follows takes no time worth cutting short.
-            report = await _whatever_comes(self._complete(command, dag, mine, len(fate), on_step))
+            report = await shielded(self._complete(command, dag, mine, fate, on_step))
             return report, fate, ends
 
     async def _complete(
@@ -95,7 +96,7 @@ class Resetter:
         command: Reset,
         dag: Dag,
         mine: list[tuple[str, str]],
-        stopped: int,
+        fate: dict[str, str],
         on_step: OnStep,
     ) -> SeedReport:
         on_step(Step("rotating the log and seeding", next="claims go on"))
@@ -110,14 +111,18 @@ class Resetter:
         except StorageError as error:
             raise StorageError(
                 f"the reset is half-done: claims are held and "
-                f"{plural(stopped, 'worker')} stopped, but nothing was seeded: {error}; "
+                f"{plural(len(fate), 'worker')} stopped, but nothing was seeded: {error}; "
                 "reset again to complete it, or resume to go on as before"
             ) from error
         except AgentmuxError:
             await self._give_up(mine)
             raise
         for agent, worker_id in mine:
-            await self._start(agent, worker_id)
+            try:
+                await self._start(agent, worker_id)
+            except AgentmuxError as error:
+                # The reset is done all the same, and its report must not be lost over this.
+                fate[worker_id] = f"stopped, and not started again: {error}"
         return report
 
     async def _give_up(self, mine: list[tuple[str, str]]) -> None:
@@ -190,21 +195,6 @@ class Resetter:
             yield
         finally:
             os.close(lock)
-
-
-async def _whatever_comes(work: Coroutine[None, None, SeedReport]) -> SeedReport:
-    """Do this to its end; a cancellation is raised once it is through."""
-    task = asyncio.create_task(work, name="complete reset")
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    report = task.result()
-    if cancelled is not None:
-        raise cancelled
-    return report
 
 
 def _name(worker: LiveWorker) -> str:

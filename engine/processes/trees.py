@@ -22,6 +22,7 @@ from engine.model import ProcessId
 from engine.processes.census import RUN_ID, STATE_DIR, is_within, tree_of
 from engine.processes.proctable import look_at, spared_pids
 from engine.processes.signalling import identify, is_alive, kill_groups, open_pidfd, send
+from engine.shield import shielded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -185,18 +186,7 @@ async def end_tree(
             f"this process is part of run {run_id}, so it cannot end it; its host does, or say it "
             "again from outside the task"
         )
-    ending = asyncio.create_task(
-        _end_tree(run_id, state_dir, roots, grace), name=f"end tree of {run_id}"
-    )
-    cancelled: asyncio.CancelledError | None = None
-    while not ending.done():
-        try:
-            await asyncio.wait({ending})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    ending.result()
-    if cancelled is not None:
-        raise cancelled
+    await shielded(_end_tree(run_id, state_dir, roots, grace))
 
 
 async def _end_tree(run_id: str, state_dir: Path, known: set[ProcessId], grace: float) -> None:

@@ -279,6 +279,21 @@ class Store:
             )
         )
 
+    async def would_register(
+        self, agent: str, count: int, host: ProcessId, is_alive: Callable[[ProcessId], bool]
+    ) -> list[str]:
+        """Return the ids that `count` workers of `host` would get. Raises as register does."""
+
+        def enter(tx: Transaction) -> list[str]:
+            return [
+                roster.register(
+                    tx, agent=agent, worker_id=None, host=host, own_process=False, is_alive=is_alive
+                )
+                for _ in range(count)
+            ]
+
+        return await self._writer.write(enter, dry_run=True)
+
     async def beat(self, worker_ids: Iterable[str], note: str = "") -> None:
         """Note a sign of life of workers."""
         await self._writer.write(partial(roster.beat, worker_ids=list(worker_ids), note=note))

@@ -115,15 +115,16 @@ async def test_a_slow_listener_misses_no_news_but_only_repeats(it: Opened, feed:
         await listener
 
 
+@pytest.mark.parametrize("error", [StorageError("disk I/O error"), ValueError("a bug")])
 async def test_trouble_with_the_store_is_told_and_survived(
-    it: Opened, reader: Reader, monkeypatch: pytest.MonkeyPatch
+    it: Opened, reader: Reader, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(feed_module, "_AFTER_TROUBLE", 0.01)
     version, trouble = reader.data_version, True
 
     async def sometimes() -> int:
         if trouble:
-            raise StorageError("disk I/O error")
+            raise error
         return await version()
 
     monkeypatch.setattr(reader, "data_version", sometimes)

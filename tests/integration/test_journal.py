@@ -358,6 +358,24 @@ async def test_a_log_that_cannot_be_written_is_noted_and_tried_again(
     check_log(it.layout)
 
 
+async def test_a_bug_in_one_round_does_not_end_the_log(
+    it: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(it.layout)
+    await journal.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "_write_all", lambda *_: 1 / 0)
+        await it.store.hold("codex")
+        journal.poke()
+        await until(lambda: "ZeroDivisionError" in caplog.text, "it is told")
+    assert count(it) == 0
+    await it.store.resume("codex")
+    journal.poke()
+    await until(lambda: count(it) == 2, "the log goes on")
+    await journal.close()
+    check_log(it.layout)
+
+
 async def test_only_one_at_a_time_appends(it: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     write, arrived, go = mirror._write_all, threading.Event(), threading.Event()
 

@@ -177,6 +177,22 @@ async def test_a_new_ready_task_wakes_an_idle_worker_of_another_process(project:
 
 
 @pytest.mark.usefixtures("no_polling")
+async def test_a_bug_in_one_look_for_work_does_not_leave_workers_asleep(
+    project: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with project.engine() as here, project.engine() as there:
+        await there.start_worker("codex")
+        await until(lambda: all(w.idle for w in there._host.workers.values()), "it is idle")
+        with monkeypatch.context() as patch:
+            patch.setattr(there._lookout, "next_due", lambda: 1 / 0)
+            await here.execute(Hold("gemini"))
+            await until(lambda: "ZeroDivisionError" in caplog.text, "it is told")
+        await here.execute(Seed(project.dag(a_task("a"))))
+        await until(lambda: project.state("a") == "DONE", "a is done")
+    project.check()
+
+
+@pytest.mark.usefixtures("no_polling")
 async def test_the_end_of_a_task_wakes_workers_of_other_agents(project: Project) -> None:
     agents = ("codex", "claude")
     chain = [
