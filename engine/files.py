@@ -182,6 +182,15 @@ def _not_regular(path: Path) -> OSError:
     return OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
+def sync(path: Path) -> None:
+    """Make a file durable, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_private(path: Path, text: str) -> None:
     """Replace a file's content atomically; the file is 0600.
 
@@ -191,7 +200,7 @@ def write_private(path: Path, text: str) -> None:
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with open(draft, "w", encoding="utf-8", opener=_private) as file:
+        with open(draft, "w", encoding="utf-8", opener=private) as file:
             file.write(text)
         draft.replace(path)
     except BaseException:
@@ -199,5 +208,6 @@ def write_private(path: Path, text: str) -> None:
         raise
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """Open a file that is 0600 if it is made; an opener for `open`."""
     return os.open(path, flags, 0o600)

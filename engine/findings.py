@@ -19,6 +19,9 @@ REBUILD = (
     "state/quarantine and rebuild it from the log"
 )
 
+RESET_BEGUN = "a reset has begun and is not completed, so nothing is claimed"
+RESET_ADVICE = "if nobody is at it, `agentmux reset` completes it and `agentmux resume` gives it up"
+
 REPAIR = "`agentmux doctor --repair` mends it"
 
 

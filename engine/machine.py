@@ -10,11 +10,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import IllegalTransition
-from engine.model import ACTIVE, BROKEN, Event, EventType, Reason, RunOutcome, State
+from engine.model import ACTIVE, ADOPTED, BROKEN, Event, EventType, Reason, RunOutcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+ENDING_SECONDS = 60.0
+"""A tree that lives so long after its run lost the task will not go by itself: hosts end theirs
+within `grace` and a second, and any process that holds workers helps them after some more."""
 LOST_LIMIT = 3
 """So many lost runs in a row, and only a human can help."""
 
@@ -164,7 +167,7 @@ def fold(events: Iterable[Event]) -> dict[str, FoldedTask]:
     """
     tasks: dict[str, FoldedTask] = {}
     for event in events:
-        if event.task_id is None or event.data.get("adopted"):
+        if event.task_id is None or event.data.get(ADOPTED):
             continue
         if event.type is EventType.TASK_CREATED:
             tasks[event.task_id] = task = FoldedTask(event.data["definition"], State.READY)

@@ -188,6 +188,10 @@ class Outcome:
     exit_code: int | None = None
 
 
+ADOPTED = "adopted"
+"""The key in the data of events that an older agentmux told: they are kept, and mean nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessId:
     """A process, safely: a pid alone is reused, a pid with its start time is not.

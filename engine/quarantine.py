@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from engine.clock import to_stamp
+from engine.files import sync
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -41,7 +42,7 @@ class Aside:
         if self._folder is None:
             self._root.mkdir(mode=0o700, exist_ok=True)
             self._folder = _new_folder(self._root, self._stamp)
-            sync_folder(self._root)
+            sync(self._root)
         return self._folder
 
     def take(self, path: Path, name: str | None = None) -> Path | None:
@@ -62,7 +63,7 @@ class Aside:
     def sync(self) -> None:
         """Make what was moved here durable, whatever becomes of the machine."""
         if self._folder is not None:
-            sync_folder(self._folder)
+            sync(self._folder)
 
 
 def quarantine(layout: Layout, now: datetime) -> Aside:
@@ -73,15 +74,6 @@ def quarantine(layout: Layout, now: datetime) -> Aside:
 def backup(layout: Layout, now: datetime) -> Aside:
     """Return a new folder for what is replaced for good."""
     return Aside(layout.backup, now)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder as durable as what they name."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _new_folder(root: Path, stamp: str) -> Path:

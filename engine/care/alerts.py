@@ -11,8 +11,9 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from engine.care.leftovers import ENDING_SECONDS, orphans
-from engine.findings import CAP, Finding, Level
+from engine.care.leftovers import orphans
+from engine.findings import CAP, RESET_ADVICE, RESET_BEGUN, Finding, Level
+from engine.machine import ENDING_SECONDS
 from engine.model import ACTIVE, ALL_AGENTS, State
 from engine.text import age, plural
 
@@ -173,8 +174,7 @@ def _resetting(vitals: Vitals) -> Iterator[Alert]:
             Level.WARNING,
             Kind.RESET,
             None,
-            "a reset has begun and is not completed, so nothing is claimed; if nobody is at it, "
-            "`agentmux reset` completes it and `agentmux resume` gives it up",
+            f"{RESET_BEGUN}; {RESET_ADVICE}",
         )
 
 

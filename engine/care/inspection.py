@@ -1,7 +1,7 @@
 """What `doctor` looks at: the store against itself, its log, its files and its processes.
 
 Reads only; nothing is mended here. The database's own part is `store.audit`, the log's is
-`logcheck`. Processes and files come and go while we look, so what is suspect at first must be so
+`log.check`. Processes and files come and go while we look, so what is suspect at first must be so
 a moment later too.
 """
 
@@ -15,11 +15,21 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from engine.care.leftovers import ENDING_SECONDS, Fate, leftovers, orphans
+from engine.care.leftovers import Fate, leftovers, orphans
 from engine.clock import SystemClock, to_iso
 from engine.errors import StorageError
-from engine.findings import NO_TAMPERING, REBUILD, REPAIR, Finding, Findings, Level
+from engine.findings import (
+    NO_TAMPERING,
+    REBUILD,
+    REPAIR,
+    RESET_ADVICE,
+    RESET_BEGUN,
+    Finding,
+    Findings,
+    Level,
+)
 from engine.log.check import check_log
+from engine.machine import ENDING_SECONDS
 from engine.processes.census import tagged
 from engine.processes.trees import seems_alive
 from engine.store.audit import UNREADABLE, audit, events_are_whole, sqlite_trouble
@@ -36,8 +46,6 @@ if TYPE_CHECKING:
     from engine.clock import Clock
     from engine.files import Layout
     from engine.model import ProcessId
-
-__all__ = ["Finding", "Level", "inspect", "open_to_others", "table_is_whole"]
 
 _SETTLE = 0.5
 """Seconds until the second look at what is suspect: a worker's start and end leave such traces."""
@@ -130,8 +138,8 @@ def _look_at_the_living(layout: Layout, now: datetime) -> _Living:
 _RESETTING = Finding(
     Level.WARNING,
     "reset",
-    "a reset has begun and is not completed, so nothing is claimed",
-    "if nobody is at it, `agentmux reset` completes it and `agentmux resume` gives it up",
+    RESET_BEGUN,
+    RESET_ADVICE,
 )
 _FATES = {
     None: "wait for its next sign of life",

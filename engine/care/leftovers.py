@@ -29,10 +29,6 @@ OLD = 60.0
 """Seconds after which a stop file, or a draft of a file, is nobody's: whoever asks a worker to
 stop while it starts sees it start long before, and a draft lives for milliseconds."""
 
-ENDING_SECONDS = 60.0
-"""A tree that lives so long after its run lost the task will not go by itself: hosts end theirs
-within `grace` and a second, and any process that holds workers helps them after some more."""
-
 _PID = re.compile(r"\s*(\d{1,10})\s*", re.ASCII)
 _DRAFT = re.compile(r"\..+\.(\d+)\.\d+")
 """What files.write_private calls a file while it is being written: the pid comes first."""

@@ -1,6 +1,6 @@
 """Keeping events.jsonl equal to the events table: append what it lacks, rotate, mend its end.
 
-Synchronous; `journal` runs it on a thread of its own, `logrepair` for doctor. All writing happens
+Synchronous; `journal` runs it on a thread of its own, `repair` for doctor. All writing happens
 under the log's lock, and all of it follows from the table: whatever a crash leaves, the next
 process that catches up completes it. Rotation too is only a rule of how lines are written: a
 RESET is always the first line of its file.

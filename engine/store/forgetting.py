@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.errors import CommandNotAllowed
+from engine.model import ADOPTED
 
 if TYPE_CHECKING:
     import sqlite3
@@ -28,7 +29,7 @@ _UNTOLD = (
     "SELECT id FROM (SELECT id FROM tasks UNION ALL SELECT id FROM purged"
     " UNION ALL SELECT task_id FROM endings) named WHERE NOT EXISTS (SELECT 1 FROM events e"
     " INDEXED BY events_of_task WHERE e.task_id = named.id AND e.seq > ?1"
-    " AND e.type = 'TASK_CREATED' AND json_extract(e.data, '$.adopted') IS NULL) LIMIT 1"
+    f" AND e.type = 'TASK_CREATED' AND json_extract(e.data, '$.{ADOPTED}') IS NULL) LIMIT 1"
 )
 _HELD_BEFORE = (
     "SELECT agent FROM holds h WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.seq > ?1"

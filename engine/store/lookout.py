@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from engine.clock import from_iso, to_iso
-from engine.machine import LONGEST_BACKOFF
+from engine.machine import ENDING_SECONDS, LONGEST_BACKOFF
 from engine.model import ProcessId
 from engine.store.claims import CLAIMABLE, RUNNING
 from engine.store.rows import ActiveRun, EndingRun, LiveWorker
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from engine.clock import Clock
     from engine.store.reader import Reader
-
-_UNENDABLE = 60.0
-"""A tree that lives so many seconds after its run lost the task will not go by itself."""
 
 
 class Lookout:
@@ -76,7 +73,7 @@ class Lookout:
             "   AND pending = 0 AND agent IN (SELECT agent FROM free)) OR EXISTS"
             "  (SELECT 1 FROM endings e JOIN tasks t ON t.id = e.task_id WHERE t.state = 'READY'"
             "   AND t.pending = 0 AND e.since > ?2 AND t.agent IN (SELECT agent FROM free)))",
-            (agent, to_iso(self._clock.now() - timedelta(seconds=_UNENDABLE))),
+            (agent, to_iso(self._clock.now() - timedelta(seconds=ENDING_SECONDS))),
         )
         return int(rows[0][0])
 

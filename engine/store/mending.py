@@ -14,8 +14,8 @@ from engine.findings import cut
 from engine.model import EventType, ProcessId, State
 from engine.store import derived
 from engine.store.endings import NOBODY
-from engine.store.transaction import Standing, dump, read_reasons
-from engine.store.vitals import KnownWorker, live_workers
+from engine.store.transaction import ADD_RUN, END_RUN, Standing, dump, read_reasons
+from engine.store.vitals import KnownWorker, known_workers
 from engine.text import plural
 
 if TYPE_CHECKING:
@@ -37,14 +37,7 @@ _TOLD = (
     "SELECT type, ts, agent, worker_id, data FROM events INDEXED BY events_of_task"
     " WHERE task_id = ? AND run_id = ? AND type <> 'LATE_RESULT' AND json_valid(data) ORDER BY seq"
 )
-_ADD_RUN = (
-    "INSERT INTO runs(id, task_id, agent, worker_id, attempt, claimed_at, started_at, host_pid,"
-    " host_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _HOST = "SELECT pid, pid_started FROM workers WHERE id = ? AND started_at <= ?"
-_END_RUN = (
-    "UPDATE runs SET outcome = ?, ended_at = ?, exit_code = ?, error = ?, result = ? WHERE id = ?"
-)
 _FREE = (
     f"UPDATE tasks SET {NOBODY} WHERE state NOT IN ('CLAIMED', 'RUNNING')"
     " AND (run_id IS NOT NULL OR claimed_by IS NOT NULL OR lease_until IS NOT NULL)"
@@ -65,7 +58,7 @@ def undisturbed(tx: Transaction, act: Callable[[Sequence[KnownWorker]], T]) -> T
     A worker writes its files after it was entered, and takes them away after it was entered as
     over: whoever touches files of nobody does it here, and needs not fear to meet their owner.
     """
-    return act(live_workers(tx.db))
+    return act(known_workers(tx.db))
 
 
 def mend(tx: Transaction) -> list[str]:
@@ -95,7 +88,7 @@ def _runs(tx: Transaction) -> list[str]:
         host = tx.db.execute(_HOST, (worker_id, claim["ts"])).fetchone()
         start = told.get(EventType.TASK_STARTED)
         tx.db.execute(
-            _ADD_RUN,
+            ADD_RUN,
             (
                 *(run_id, task_id, claim["agent"], worker_id, claim["data"]["attempt"]),
                 *(claim["ts"], None if start is None else start["ts"]),
@@ -110,7 +103,7 @@ def _runs(tx: Transaction) -> list[str]:
         data = ends[-1]["data"]
         result = dump(data["result"]) if "result" in data else None
         values = (data["outcome"], ends[-1]["ts"], data.get("exitCode"), data.get("error"), result)
-        tx.db.execute(_END_RUN, (*values, run_id))
+        tx.db.execute(END_RUN, (*values, run_id))
         done.append(f"run {run_id} of task {task_id!r} is ended, as the log says")
     return done
 

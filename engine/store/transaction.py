@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-_ADD_EVENT = (
+ADD_EVENT = (
     "INSERT INTO events(ts, type, agent, worker_id, task_id, run_id, state, data)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-_ADD_RUN = (
+ADD_RUN = (
     "INSERT INTO runs(id, task_id, agent, worker_id, attempt, claimed_at, started_at, host_pid,"
     " host_started) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_END_RUN = (
+END_RUN = (
     "UPDATE runs SET outcome = ?, ended_at = ?, exit_code = ?, error = ?, result = ? WHERE id = ?"
 )
 
@@ -36,6 +36,24 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 def dump(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """Write JSON as it is stored: compact, ASCII, so that no control character survives."""
     return _encode(value)
+
+
+EventRow = tuple[str | None, ...]
+"""A row of `events` without its seq, in the order of ADD_EVENT."""
+
+
+def event_row(
+    ts: str,
+    kind: EventType,
+    agent: str | None = None,
+    worker_id: str | None = None,
+    task_id: str | None = None,
+    run_id: str | None = None,
+    state: State | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> EventRow:
+    """Return an event as it is written with ADD_EVENT; `state` is the one it left the task in."""
+    return ts, kind, agent, worker_id, task_id, run_id, state, dump(data) if data else "{}"
 
 
 @dataclass(slots=True)
@@ -88,7 +106,7 @@ class Transaction:
         self.unblocked = 0
         self.done = 0
         self.rules: dict[str, ClaimRule] = {}
-        self._events: list[tuple[str | None, ...]] = []
+        self._events: list[EventRow] = []
         self._new_runs: list[tuple[Any, ...]] = []
         self._ended_runs: list[tuple[Any, ...]] = []
         self._later: dict[float, str] = {}
@@ -106,7 +124,7 @@ class Transaction:
     ) -> None:
         """Tell what happened; `state` is the one that it left the task in."""
         self._events.append(
-            (self.ts, kind, agent, worker_id, task_id, run_id, state, dump(data) if data else "{}")
+            event_row(self.ts, kind, agent, worker_id, task_id, run_id, state, data)
         )
 
     def later(self, seconds: float) -> str:
@@ -117,20 +135,20 @@ class Transaction:
         return found
 
     def add_run(self, *values: Any) -> None:
-        """Add a row of `runs`, in the order of `_ADD_RUN`; written with the events."""
+        """Add a row of `runs`, in the order of ADD_RUN; written with the events."""
         self._new_runs.append(values)
 
     def end_run(self, *values: Any) -> None:
-        """Say how a run ended, in the order of `_END_RUN`; written with the events."""
+        """Say how a run ended, in the order of END_RUN; written with the events."""
         self._ended_runs.append(values)
 
     def flush_runs(self) -> None:
         """Write the rows of runs now: a claim in this transaction may have made one of them."""
         if self._new_runs:
-            self.db.executemany(_ADD_RUN, self._new_runs)
+            self.db.executemany(ADD_RUN, self._new_runs)
             self._new_runs.clear()
         if self._ended_runs:
-            self.db.executemany(_END_RUN, self._ended_runs)
+            self.db.executemany(END_RUN, self._ended_runs)
             self._ended_runs.clear()
 
     def flush(self) -> int:
@@ -143,7 +161,7 @@ class Transaction:
                 (self.ts[:16], self.done),
             )
         if self._events:
-            self.db.executemany(_ADD_EVENT, self._events)
+            self.db.executemany(ADD_EVENT, self._events)
         return len(self._events)
 
     def now_claimable(self, agent: str) -> None:

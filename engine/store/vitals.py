@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-_LIVE = "SELECT id, agent, pid, pid_started, status, beat_at FROM workers WHERE status IN {}"
-_LIVE = _LIVE.format("('live', 'stopping') ORDER BY agent, id")
+_LIVE = (
+    "SELECT id, agent, pid, pid_started, status, beat_at FROM workers"
+    " WHERE status IN ('live', 'stopping') ORDER BY agent, id"
+)
 _HELD = (
     "SELECT t.id, t.agent, t.state, t.run_id, t.claimed_by, t.lease_until, r.task_id, r.worker_id,"
     " r.outcome, coalesce(r.started_at, r.claimed_at), r.host_pid, r.host_started, w.status"
@@ -148,14 +150,14 @@ def _read(db: sqlite3.Connection) -> Vitals:
             LeavingRun(run, task, worker, from_iso(since), ProcessId(pid, started))
             for run, task, worker, since, pid, started in db.execute(_ENDING)
         ),
-        live_workers(db),
+        known_workers(db),
         tuple(row[0] for row in db.execute("SELECT agent FROM holds ORDER BY agent")),
         dict(db.execute("SELECT name, run_limit FROM agents WHERE run_limit IS NOT NULL")),
         mark is not None,
     )
 
 
-def live_workers(db: sqlite3.Connection) -> tuple[KnownWorker, ...]:
+def known_workers(db: sqlite3.Connection) -> tuple[KnownWorker, ...]:
     """Return the workers that the table believes to live, by agent and id."""
     return tuple(
         KnownWorker(worker, agent, ProcessId(pid, started), WorkerStatus(status), from_iso(beat_at))

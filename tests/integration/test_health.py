@@ -21,10 +21,10 @@ from support.stores import a_task
 
 from engine.care.alerts import LONG_QUEUE, STUCK_SECONDS, Alert, Facts, Kind, judge, stale
 from engine.care.health import Health, measure, take_health
-from engine.care.leftovers import ENDING_SECONDS
 from engine.commands import Hold, Seed
 from engine.config import Config
 from engine.findings import CAP, Finding, Level
+from engine.machine import ENDING_SECONDS
 from engine.model import Claim, ProcessId, State, TaskDef, WorkerStatus
 from engine.processes.trees import end_tree, environment, spawn
 from engine.store import vitals as vitals_module

@@ -15,7 +15,7 @@ from engine.machine import settle
 from engine.model import ACTIVE, BROKEN, FINISHED, EventType, Reason, RunOutcome, State, TaskDef
 from engine.store.adoption.oldtasks import UNKNOWN
 from engine.store.claims import new_run_id
-from engine.store.transaction import dump
+from engine.store.transaction import dump, event_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,14 +23,8 @@ if TYPE_CHECKING:
 
     from engine.store.adoption.oldlog import Clue
     from engine.store.adoption.oldtasks import OldTask
+    from engine.store.transaction import EventRow
 
-EventRow = tuple[str | None, ...]
-"""A row of `events` without its seq, in the order of ADD_EVENT."""
-
-ADD_EVENT = (
-    "INSERT INTO events(ts, type, agent, worker_id, task_id, run_id, state, data)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
 ADD_TASK = (
     "INSERT INTO tasks(id, name, agent, state, reasons, attempts, pending, broken, error,"
     " created_at, updated_at, position, priority, timeout, retries, deps, payload)"
@@ -104,18 +98,24 @@ class AdoptedTask:
         names: dict[str, Any] = {"agent": self.old.agent, "task_id": self.id}
         definition = {"definition": to_definition(self.definition)}
         yield event_row(
-            self.old.created, EventType.TASK_CREATED, **names, state=State.READY, data=definition
+            to_iso(self.old.created),
+            EventType.TASK_CREATED,
+            **names,
+            state=State.READY,
+            data=definition,
         )
         if self.run is not None:
             yield from self.run.events(self)
         elif self.state is State.CANCELLED:
-            yield event_row(self.changed, EventType.TASK_CANCELLED, **names, state=self.state)
+            yield event_row(
+                to_iso(self.changed), EventType.TASK_CANCELLED, **names, state=self.state
+            )
         if self.state is State.BLOCKED:
             data: dict[str, Any] = {"reasons": self.reasons}
             if self.error is not None:
                 data["error"] = self.error
             yield event_row(
-                self.changed, EventType.TASK_BLOCKED, **names, state=self.state, data=data
+                to_iso(self.changed), EventType.TASK_BLOCKED, **names, state=self.state, data=data
             )
 
     def row(self, position: int) -> tuple[Any, ...]:
@@ -172,10 +172,12 @@ class AdoptedRun:
         }
         attempt = {"attempt": 1, "attempts": 1}
         yield event_row(
-            self.claimed, EventType.TASK_CLAIMED, **names, state=State.CLAIMED, data=attempt
+            to_iso(self.claimed), EventType.TASK_CLAIMED, **names, state=State.CLAIMED, data=attempt
         )
         if self.started is not None:
-            yield event_row(self.started, EventType.TASK_STARTED, **names, state=State.RUNNING)
+            yield event_row(
+                to_iso(self.started), EventType.TASK_STARTED, **names, state=State.RUNNING
+            )
         data: dict[str, Any] = {"outcome": self.outcome}
         if self.took_ms is not None:
             data["durationMs"] = self.took_ms
@@ -190,7 +192,7 @@ class AdoptedRun:
             case _:
                 kind, state = EventType.TASK_RELEASED, State.READY
                 data |= {"attempts": 0, "by": "adopted unfinished from an older agentmux"}
-        yield event_row(self.ended, kind, **names, state=state, data=data)
+        yield event_row(to_iso(self.ended), kind, **names, state=state, data=data)
 
     def row(self, task: AdoptedTask) -> tuple[Any, ...]:
         """Return its row of `runs`."""
@@ -200,19 +202,3 @@ class AdoptedRun:
             *(to_iso(self.ended), task.error if self.outcome is RunOutcome.FAILED else None),
             None if task.old.result is None else dump(task.old.result),
         )
-
-
-def event_row(
-    at: datetime,
-    kind: EventType,
-    *,
-    agent: str | None = None,
-    worker_id: str | None = None,
-    task_id: str | None = None,
-    run_id: str | None = None,
-    state: State | None = None,
-    data: Mapping[str, Any] | None = None,
-) -> EventRow:
-    """Return an event as it is written with ADD_EVENT."""
-    told = dump(data) if data else "{}"
-    return to_iso(at), kind, agent, worker_id, task_id, run_id, state, told

@@ -11,13 +11,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.clock import to_iso
 from engine.model import BROKEN, EventType, State
 from engine.parsing.cycles import find_cycles
-from engine.store.adoption.adopted import ADD_EVENT, ADD_RUN, ADD_TASK, AdoptedTask, event_row
+from engine.store.adoption.adopted import ADD_RUN, ADD_TASK, AdoptedTask
 from engine.store.adoption.loose import Notes
 from engine.store.adoption.oldlog import Clue, History
 from engine.store.adoption.oldtasks import COLUMNS, read_tasks
 from engine.store.database import schema_version
+from engine.store.transaction import ADD_EVENT, event_row
 from engine.text import cut_middle, plural
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def convert(
         _write(new, tasks, purged, now)
         count = f"{plural(len(tasks), 'task')} and {plural(history.count, 'event')}"
         told = {"message": f"adopted {count} of an older agentmux", "notes": notes.told()}
-        new.execute(ADD_EVENT, event_row(now, EventType.ALERT, data=told))
+        new.execute(ADD_EVENT, event_row(to_iso(now), EventType.ALERT, data=told))
         new.execute("COMMIT")
     except BaseException:
         if new.in_transaction:
@@ -172,7 +174,7 @@ def _write(
     new.executemany(ADD_RUN, (run.row(task) for run, task in runs))
     told = [event for task in tasks for event in task.events()]
     told += (
-        event_row(now, EventType.TASK_PURGED, task_id=dep, state=state)
+        event_row(to_iso(now), EventType.TASK_PURGED, task_id=dep, state=state)
         for dep, state in purged.items()
     )
     # A log is read by time; the events of one task are in that order already.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.clock import to_iso
 from engine.files import open_regular
-from engine.model import EventType, State
+from engine.model import ADOPTED, EventType, State
 from engine.store.adoption.loose import Notes, clean, find_error, read_json, read_moment
 from engine.store.transaction import dump
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
-
-MARK = "adopted"
-"""The key in an event's data that says: this was told by an older agentmux. `fold` skips it."""
 
 _NOT_A_LETTER = re.compile(r"[^A-Z]+")
 
@@ -109,7 +106,7 @@ class _Line:
 
     # Other names in an event's data would stand twice in its line of the new log.
     _COLUMNS = frozenset(
-        {"seq", "ts", "type", "agent", "workerId", "taskId", "runId", "state", MARK}
+        {"seq", "ts", "type", "agent", "workerId", "taskId", "runId", "state", ADOPTED}
     )
 
     def __init__(self, line: dict[str, Any]) -> None:
@@ -136,10 +133,10 @@ class _Line:
             said = (
                 f"noted {what}" if isinstance(what, str) else "wrote a line that is not understood"
             )
-            data: dict[str, Any] = {"message": f"an older agentmux {said}", MARK: self._whole}
+            data: dict[str, Any] = {"message": f"an older agentmux {said}", ADOPTED: self._whole}
         else:
             clash = {key: self.left.pop(key) for key in self._COLUMNS & self.left.keys()}
-            data = {**self.left, MARK: clash or True}
+            data = {**self.left, ADOPTED: clash or True}
         names = (self._agent, self.worker_id, self.task_id, self._run_id)
         kind = self.type or EventType.ALERT
         return to_iso(at), kind, *names, self._state if self.type else None, dump(data)

@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from engine.clock import from_iso, to_iso
 from engine.dag import from_definition
 from engine.errors import ValidationError
-from engine.model import EventType, Reason, RunOutcome, State
+from engine.model import ADOPTED, EventType, Reason, RunOutcome, State
 from engine.store.transaction import dump
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-ADOPTED: Final = "adopted"
-"""The key in the data of events that an older agentmux told: they are kept, and mean nothing."""
 
 _LARGEST = 1 << 63
 _TASK_EVENTS = {kind for kind in EventType if kind.startswith("TASK_")} | {EventType.LEASE_EXPIRED}

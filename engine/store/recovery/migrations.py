@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from engine.quarantine import sync_folder
+from engine.files import sync
 from engine.store.database import SCHEMA_VERSION
 
 _STEPS: Final = Path(__file__).resolve().parents[2] / "sql" / "migrations"
@@ -70,5 +70,5 @@ def back_up(connection: sqlite3.Connection, folder: Path) -> Path:
         draft.rename(copy)
     finally:
         draft.unlink(missing_ok=True)
-    sync_folder(folder)
+    sync(folder)
     return copy

@@ -6,13 +6,13 @@ file of bad lines, and to nothing else. What becomes of the files is decided in 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.commands import Step
+from engine.files import private
 from engine.logfiles import find_end, log_files, open_log, read_mark
 from engine.store.database import BUSY_MS, Connection
 from engine.store.recovery.loglines import Row, read_line
@@ -249,12 +249,8 @@ class _Loading:
         if not self.bad:
             self.first_bad = f"line {line.number} of {line.path.name}"
         self.bad += 1
-        with open(self._bad_lines, "ab", opener=_private) as file:
+        with open(self._bad_lines, "ab", opener=private) as file:
             file.write(line.text + b"\n")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _salvage(new: sqlite3.Connection, damaged: Path) -> int:

@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso, to_iso
 from engine.dag import from_definition
-from engine.machine import FoldedTask, fold
-from engine.model import ACTIVE, Event, EventType, Reason, RunOutcome, State
+from engine.machine import ENDING_SECONDS, FoldedTask, fold
+from engine.model import ACTIVE, ADOPTED, Event, EventType, Reason, RunOutcome, State
 from engine.store import derived
 from engine.store.mending import mend
-from engine.store.recovery.loglines import ADOPTED
 from engine.store.recovery.refolding_fleet import refold_fleet
 from engine.store.rows import EVENT, read_event
 from engine.store.transaction import Transaction, dump
@@ -69,8 +68,6 @@ _UNKNOWN = (
     f" FROM ({derived.UNKNOWN})"
 )
 
-_TREES_LIVE = timedelta(seconds=60)
-"""A tree that was to be ended so long before the log's end may still live."""
 _ENDED_LATER = {
     RunOutcome.CANCELLED,
     RunOutcome.KILLED,
@@ -196,7 +193,7 @@ class _Refolding:
         self._db = db
         self._now = to_iso(now)
         last = db.execute("SELECT ts FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-        self._recent = from_iso(last[0]) - _TREES_LIVE if last else now
+        self._recent = from_iso(last[0]) - timedelta(seconds=ENDING_SECONDS) if last else now
         self._tasks: list[tuple[Any, ...]] = []
         self._edges: list[tuple[str, str]] = []
         self._runs: list[tuple[Any, ...]] = []

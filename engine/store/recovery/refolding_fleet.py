@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import to_iso
-from engine.model import Event, EventType, WorkerStatus
-from engine.store.recovery.loglines import ADOPTED
+from engine.model import ADOPTED, Event, EventType, WorkerStatus
 from engine.store.rows import EVENT, read_event
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from engine.quarantine import sync_folder
+from engine.files import sync
 from engine.store.database import create_schema
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ def clear(layout: Layout, aside: Aside) -> Path | None:
     for suffix in _BESIDE:
         aside.take(_beside(layout, suffix))
     aside.sync()
-    sync_folder(layout.state)
+    sync(layout.state)
     return place
 
 
 def put_in_place(layout: Layout) -> None:
     """Make the finished draft the database. `clear` was called before."""
     _ready(layout).rename(layout.database)
-    sync_folder(layout.state)
+    sync(layout.state)
 
 
 @contextmanager
@@ -93,9 +93,9 @@ def new_database(layout: Layout) -> Iterator[sqlite3.Connection]:
             connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             create_schema(connection)
             yield connection
-        _sync(draft)
+        sync(draft)
         draft.rename(_ready(layout))
-        sync_folder(layout.state)
+        sync(layout.state)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -123,11 +123,3 @@ def _ready(layout: Layout) -> Path:
 
 def _beside(layout: Layout, suffix: str) -> Path:
     return layout.database.with_name(layout.database.name + suffix)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
