@@ -74,7 +74,7 @@ async def inspect(layout: Layout, clock: Clock | None = None) -> list[Finding]:
     if any(one.advice == REPAIR for one in told):
         advice = _REWRITE
         if not await asyncio.to_thread(table_is_whole, layout):
-            has_gaps = any(one.check == "events" for one in found)
+            has_gaps = any(one.check == "events" and one.level is Level.ERROR for one in found)
             advice = NO_TAMPERING if has_gaps else REBUILD
         told = [replace(one, advice=advice) if one.advice == REPAIR else one for one in told]
     found += told

@@ -23,7 +23,7 @@ from engine.store.database import (
     schema_version,
 )
 from engine.store.foldcheck import check_fold
-from engine.store.forgetting import log_from
+from engine.store.forgetting import gaps, in_words, log_from, lost_for_good
 from engine.store.rows import WORKER, read_worker
 from engine.store.vitals import holding_runs, open_for_reading
 from engine.text import plural
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 UNREADABLE = "access"
 """The check of a database that the disk or its permissions keep from us: it may well be sound."""
 
-_GAPS = (
-    "SELECT seq, before FROM (SELECT seq, lag(seq) OVER (ORDER BY seq) AS before FROM events)"
-    " WHERE seq > before + 1"
-)
-_FIRST = "SELECT coalesce(min(seq), 1) FROM events WHERE seq >= ?"
 _LEFT_BEHIND = (
     "SELECT id, state, run_id, claimed_by FROM tasks WHERE state NOT IN ('CLAIMED', 'RUNNING')"
     " AND (run_id IS NOT NULL OR claimed_by IS NOT NULL OR lease_until IS NOT NULL)"
@@ -67,14 +62,14 @@ def audit(database: Path) -> list[Finding]:
 
 
 def events_are_whole(database: Path) -> bool:
-    """Whether the events table has no gap; what cannot be read is not whole."""
+    """Whether the events table lacks nothing that is not known to be lost.
+
+    What cannot be read is not whole.
+    """
     try:
         with closing(open_for_reading(database)) as db:
-            begin = log_from(db)
-            if db.execute(_FIRST, (begin,)).fetchone()[0] != begin:
-                return False
-            return db.execute(_GAPS).fetchone() is None
-    except sqlite3.Error:
+            return not gaps(db)
+    except (sqlite3.Error, ValueError, TypeError):
         return False
 
 
@@ -132,13 +127,17 @@ def _snapshot(db: sqlite3.Connection) -> list[Finding]:
 def _events(db: sqlite3.Connection) -> list[Finding]:
     found = Findings("events", advice=NO_TAMPERING)
     begin = log_from(db)
-    first = db.execute(_FIRST, (begin,)).fetchone()[0]
-    if first != begin:
-        found.add(f"the events table begins with {first}, not with {begin}")
-    for seq, before in db.execute(_GAPS):
-        found.add(
-            f"the events table has nothing between {before} and {seq}: {seq - before - 1} lost"
-        )
+    for gap in gaps(db):
+        if gap.first == begin:
+            found.add(f"the events table begins with {gap.last + 1}, not with {begin}")
+        else:
+            between = f"between {gap.first - 1} and {gap.last + 1}"
+            found.add(f"the events table has nothing {between}: {gap.size} lost")
+    lost = lost_for_good(db)
+    if lost:
+        message = f"when the store was rebuilt, {in_words(lost)} could be found nowhere"
+        advice = "what they told is lost; what was damaged lies in state/quarantine"
+        return [*found.all(), Finding(Level.NOTE, "events", message, advice)]
     return found.all()
 
 

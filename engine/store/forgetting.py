@@ -1,4 +1,6 @@
-"""What the store may forget: the oldest events, once nothing that is still there was told in them.
+"""What the events table may lack: what was forgotten on purpose, and what was lost for good.
+
+The oldest events may be forgotten once nothing that is still there was told in them.
 
 The log is the backup of the store: a corrupt database is rebuilt by folding it. So events go only
 from the front, up to a RESET where a file of the log begins, and only if all that a rebuild needs
@@ -10,18 +12,32 @@ stays, however old it is; purging the task frees it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.errors import CommandNotAllowed
 from engine.model import ADOPTED
+from engine.store.transaction import dump
+from engine.text import plural
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from engine.store.transaction import Transaction
 
 LOG_FROM = "log_from"
 """The key in `meta` of the first seq that table and log must hold; none: all of them."""
+LOST = "lost"
+"""The key in `meta` of the seqs that a rebuild found nowhere, as JSON: pairs of first and last."""
+
+_GAPS_TOLD = 5
+
+_NOTE = "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
+_GAPS = (
+    "SELECT before + 1, seq - 1 FROM (SELECT seq, lag(seq, 1, ?1 - 1) OVER (ORDER BY seq) AS before"
+    " FROM events WHERE seq >= ?1) WHERE seq > before + 1"
+)
 
 # The first event after `upto` is nearly always the creation that is looked for, so this is one
 # step down the index a task. What an older agentmux left (`adopted`) rebuilds nothing.
@@ -41,30 +57,64 @@ _DELETE = (
 )
 
 
+class Gap(NamedTuple):
+    """Seqs that are not in the events table, from the first to the last."""
+
+    first: int
+    last: int
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return self.last - self.first + 1
+
+    def __str__(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first} to {self.last}"
+
+
+def in_words(gaps: Sequence[Gap]) -> str:
+    """Say how many events are missing, and which: the first few by their seqs."""
+    count = plural(sum(gap.size for gap in gaps), "event")
+    more = ", …" if len(gaps) > _GAPS_TOLD else ""
+    return f"{count} ({', '.join(map(str, gaps[:_GAPS_TOLD]))}{more})"
+
+
 def log_from(db: sqlite3.Connection) -> int:
     """Return the first seq that table and log must hold; what lies before may be gone."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (LOG_FROM,)).fetchone()
     return int(row[0]) if row is not None else 1
 
 
-def begin_at_reset(db: sqlite3.Connection) -> int:
-    """Note where table and log begin, after all events of the log were read into an empty table.
+def gaps(db: sqlite3.Connection) -> list[Gap]:
+    """Return what the table must hold and does not, but for what is known to be lost."""
+    lost = lost_for_good(db)
+    return [
+        gap
+        for gap in (Gap(*row) for row in db.execute(_GAPS, (log_from(db),)))
+        if not any(known.first <= gap.first and gap.last <= known.last for known in lost)
+    ]
 
-    Return that seq. Only what was forgotten is missing before a RESET: a log whose oldest file
+
+def lost_for_good(db: sqlite3.Connection) -> list[Gap]:
+    """Return the seqs of which nothing tells any more, since a rebuild did not find them."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (LOST,)).fetchone()
+    gaps = [Gap(*pair) for pair in json.loads(row[0])] if row is not None else []
+    return [gap for gap in gaps if gap.last >= log_from(db)]
+
+
+def note_missing(db: sqlite3.Connection) -> list[Gap]:
+    """Note where table and log begin and what is lost, once a rebuild has read all there is.
+
+    Return the latter. Only what was forgotten is missing before a RESET: a log whose oldest file
     was lost cannot be told apart from it, but then events of tasks that nobody created follow.
     """
     first = db.execute("SELECT seq, type FROM events ORDER BY seq LIMIT 1").fetchone()
-    if first is None or first[0] == 1 or first[1] != "RESET":
-        return 1
-    _begin(db, first[0])
-    return int(first[0])
-
-
-def _begin(db: sqlite3.Connection, seq: int) -> None:
-    db.execute(
-        "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-        (LOG_FROM, str(seq)),
-    )
+    if first is not None and first[0] > 1 and first[1] == "RESET":
+        db.execute(_NOTE, (LOG_FROM, str(first[0])))
+    lost = gaps(db)
+    if lost:
+        db.execute(_NOTE, (LOST, dump(lost)))
+    return lost
 
 
 def still_needed(db: sqlite3.Connection, upto: int) -> str | None:
@@ -98,7 +148,7 @@ def forget(tx: Transaction, *, upto: int, at_most: int) -> int:
         reason = still_needed(tx.db, upto)
         if reason is not None:
             raise CommandNotAllowed(f"the events up to {upto} cannot go: {reason}")
-        _begin(tx.db, upto + 1)
+        tx.db.execute(_NOTE, (LOG_FROM, str(upto + 1)))
     gone = tx.db.execute(_DELETE, (upto, at_most)).rowcount
     tx.bulk += gone
     return gone

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from support.engines import Project, a_project
+from support.finished import finish, finish_and_purge
 from support.stage import Stage
 from support.stores import (
     Opened,
@@ -16,6 +18,7 @@ from support.stores import (
 from engine import core, machine
 from engine import worker as worker_module
 from engine.executors import builtin_executors
+from engine.store.recovery import condition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -45,6 +48,29 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without this safety net whoever is not woken sleeps for ever."""
     monkeypatch.setattr(worker_module, "POLLS", (3600.0,))
+
+
+@pytest.fixture
+def restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every look at the machine's boot find a new one."""
+    boots = iter(range(1000))
+    monkeypatch.setattr(condition, "_boot", lambda: f"boot {next(boots)}")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project for copies of it, in which everything has happened that can."""
+    folder = tmp_path_factory.mktemp("finished")
+    asyncio.run(finish(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_with_purges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project for copies of it; see support.finished for who is in which state."""
+    folder = tmp_path_factory.mktemp("finished")
+    asyncio.run(finish_and_purge(folder))
+    return folder
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import stat
 import subprocess
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -326,15 +325,8 @@ def test_a_short_command_loads_neither_rich_nor_textual(project: Project) -> Non
         "import sys; from engine.cli import main; code = main(['tasks', 'ls']);"
         "print(sorted({'rich', 'textual'} & set(sys.modules))); sys.exit(code)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=project.folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+    done = project.python(script)
+    assert done.returncode == 0, done
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -433,15 +425,7 @@ def test_ctrl_c_before_the_command_began_is_quiet(project: Project, place: str) 
         "interrupt = lambda *_: os.kill(os.getpid(), signal.SIGINT);"
         f"setattr(module, {name!r}, interrupt); sys.exit(main(['ps']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=project.folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = project.python(script)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -453,15 +437,7 @@ def test_ctrl_c_while_modules_are_loaded_is_quiet(project: Project) -> None:
         "        if name == 'engine.cli.parser': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Finder()); sys.exit(main(['ps']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=project.folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = project.python(script)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 

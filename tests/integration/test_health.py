@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from contextlib import closing
 from dataclasses import replace
@@ -16,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.engines import ENVIRONMENT, PATIENCE, Project, until
+from support.engines import Project, look_while_busy, until
+from support.program import agentmux
 from support.stores import a_task
+from support.strays import a_tree
 
 from engine.care.alerts import LONG_QUEUE, STUCK_SECONDS, Alert, Facts, Kind, judge, stale
 from engine.care.health import Health, measure, take_health
@@ -25,12 +24,13 @@ from engine.commands import Hold, Seed
 from engine.config import Config
 from engine.findings import CAP, Finding, Level
 from engine.machine import ENDING_SECONDS
-from engine.model import Claim, ProcessId, State, TaskDef, WorkerStatus
-from engine.processes.trees import end_tree, environment, spawn
+from engine.model import ProcessId, State, WorkerStatus
 from engine.store import vitals as vitals_module
 from engine.store.vitals import HoldingRun, KnownWorker, LeavingRun, Vitals, read_vitals
 
 if TYPE_CHECKING:
+    import subprocess
+
     from support.stage import Stage
 
     from engine.core import Engine
@@ -234,15 +234,7 @@ def test_the_numbers_are_those_of_the_tallies_the_runs_and_the_workers() -> None
 
 
 def run_health(project: Project, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "engine.cli", "health", *options],
-        cwd=project.folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return agentmux(project.folder, "health", *options)
 
 
 async def health_of(engine: Engine) -> Health:
@@ -338,21 +330,10 @@ async def test_a_process_that_outlived_its_run_degrades_the_fleet(project: Proje
         await engine.execute(Seed(project.dag(a_task("t"))))
         assert errors_of(await health_of(engine)) == []
         run_id = uuid.uuid4().hex
-        claim = Claim(run_id, TaskDef("t", "t", "a"), "a-1", 1, State.RUNNING, NOW, NOW)
-        leader = spawn(
-            ["sleep", "300"],
-            cwd=project.folder,
-            env=environment(os.environ, claim, project.layout.state),
-            stdout=project.folder / "out",
-            stderr=project.folder / "err",
-        )
-        try:
+        async with a_tree(project.layout, run_id) as process:
             seen = await health_of(engine)
             assert errors_of(seen) == [run_id]
-            assert str(leader.identity.pid) in seen.alerts[0].message
-        finally:
-            await end_tree(run_id, project.layout.state, [leader.identity], grace=0)
-            leader.reap()
+            assert str(process.pid) in seen.alerts[0].message
         assert errors_of(await health_of(engine)) == []
 
 
@@ -403,15 +384,7 @@ def test_looking_is_cheap_however_large_the_dag(tmp_path: Path) -> None:
 
 
 async def test_a_busy_fleet_is_never_called_degraded(project: Project) -> None:
-    tasks = [a_task(f"t{n}") for n in range(300)]
-    shell = {"kind": "shell", "cmd": "sleep 0.01"}
-    tasks += [a_task(f"s{n}", agent="shell", payload=shell) for n in range(20)]
-    looks = 0
-    async with project.engine() as engine:
-        await engine.execute(Seed(project.dag(*tasks)))
-        for agent in ("codex", "codex", "shell", "shell"):
-            await engine.start_worker(agent, until_idle=True)
-        while engine._host.workers:
-            assert errors_of(await health_of(engine)) == []
-            looks += 1
-    assert looks
+    async def look(engine: Engine) -> None:
+        assert errors_of(await health_of(engine)) == []
+
+    await look_while_busy(project, look, *(a_task(f"t{n}") for n in range(300)))

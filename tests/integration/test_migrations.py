@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.clock import ManualClock
 from support.engines import Project, until
-from support.stores import check_log, check_store, tasks_of
+from support.stores import check_log, check_store, states_of
 
 import engine
 from engine.commands import Resume
@@ -328,7 +328,7 @@ async def test_the_engine_opens_an_older_store_and_goes_on_where_it_stood(
         await until(lambda: project.state("long") == "READY", "the run of a dead host is over")
         await until(lambda: project.state("prepared") == "READY", "and so is the claim of one")
         await fleet.wait_workers()
-    states = {task_id: row["state"] for task_id, row in tasks_of(project.layout).items()}
+    states = states_of(project.layout)
     assert states["queued"] == "DONE"
     assert (states["plan"], states["broken"], states["old"]) == ("DONE", "FAILED", "BLOCKED")
     for task_id in ("long", "prepared"):

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pexpect
 import psutil
 import pyte
 import pytest
+from support.program import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 ESC = "\x1b"
 PATIENCE = 60.0
 """Seconds until a wait has failed; what is waited for takes a few, on a busy machine more."""
-ENVIRONMENT = {
-    key: value
-    for key, value in os.environ.items()
-    if key not in {"AGENTMUX_STATE_DIR", "NO_COLOR", "COLUMNS", "LINES", "TEXTUAL_THEME"}
-} | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TERM": "xterm-256color"}
 
 LONG = """
 tasks:

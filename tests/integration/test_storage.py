@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import tempfile
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.clock import ManualClock
 from support.gate import Gate
+from support.nobody import nobody
 from support.stores import (
     HOST,
     Opened,
@@ -38,7 +38,7 @@ from engine.store.reader import Reader
 from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from engine.store.transaction import Transaction
 
@@ -187,19 +187,6 @@ async def test_a_full_disk_refuses_changes_whole_and_the_store_works_again_after
     await it.store.seed(many)
 
 
-@contextmanager
-def _not_root() -> Iterator[None]:
-    """For root, nothing is read-only: be nobody for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 async def test_a_read_only_folder_is_named_in_the_refusal() -> None:
     with tempfile.TemporaryDirectory(prefix="agentmux-test-") as name:
         folder = Path(name)
@@ -208,7 +195,7 @@ async def test_a_read_only_folder_is_named_in_the_refusal() -> None:
         for path in (folder, layout.state):
             path.chmod(0o555)
         try:
-            with _not_root():
+            with nobody():
                 store = Store(layout, ManualClock(), lease=60)
                 with pytest.raises(StorageError, match="permissions") as refusal:
                     await store.open()

@@ -306,38 +306,49 @@ def deaf(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
+@pytest.fixture
+async def reuse(
+    tmp_path: Path,
+    stranger: subprocess.Popen[bytes],
+    deaf: subprocess.Popen[bytes],  # noqa: ARG001 - it is there, and deaf
+    monkeypatch: pytest.MonkeyPatch,
+) -> Reuse:
+    """The stranger gets the pid of a member of `run` that SIGTERM ends."""
+    await until((tmp_path / "up").exists, "the deaf one is deaf")
+    now = identify(stranger.pid)
+    assert now is not None
+    return Reuse(now, monkeypatch)
+
+
+def only_the_deaf_one_was_killed(
+    reuse: Reuse, stranger: subprocess.Popen[bytes], deaf: subprocess.Popen[bytes]
+) -> None:
+    assert reuse.heard == [signal.SIGTERM], "it was a member then"
+    assert deaf.wait(10) == -signal.SIGKILL, "so it has come to that"
+    assert stranger.poll() is None
+
+
 async def test_who_gets_a_pid_between_sigterm_and_sigkill_is_not_killed(
     tmp_path: Path,
     stranger: subprocess.Popen[bytes],
     deaf: subprocess.Popen[bytes],
-    monkeypatch: pytest.MonkeyPatch,
+    reuse: Reuse,
 ) -> None:
-    await until((tmp_path / "up").exists, "the deaf one is deaf")
-    now = identify(stranger.pid)
-    assert now is not None
-    reuse = Reuse(now, monkeypatch)
     await end_tree("run", tmp_path / "state", [reuse.former], grace=0.2)
-    assert reuse.heard == [signal.SIGTERM], "it was a member then"
-    assert deaf.wait(10) == -signal.SIGKILL, "so it has come to that"
-    assert stranger.poll() is None
+    only_the_deaf_one_was_killed(reuse, stranger, deaf)
 
 
 async def test_the_guard_does_not_kill_who_gets_a_pid_between_sigterm_and_sigkill(
     tmp_path: Path,
     stranger: subprocess.Popen[bytes],
     deaf: subprocess.Popen[bytes],
+    reuse: Reuse,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await until((tmp_path / "up").exists, "the deaf one is deaf")
-    now = identify(stranger.pid)
-    assert now is not None
-    reuse = Reuse(now, monkeypatch)
     monkeypatch.setattr(guardian, "_GRACE", 0.2)
     runs = {"run": guardian._Run(known={reuse.former})}
     assert guardian._end_all(tmp_path / "state", runs) == 0
-    assert reuse.heard == [signal.SIGTERM], "it was a member then"
-    assert deaf.wait(10) == -signal.SIGKILL, "so it has come to that"
-    assert stranger.poll() is None
+    only_the_deaf_one_was_killed(reuse, stranger, deaf)
 
 
 @pytest.mark.parametrize("grace", [0.2, 0.0], ids=["SIGTERM", "SIGKILL"])

@@ -13,7 +13,8 @@ import sqlite3
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
-from support.stores import Opened, opened, select
+from support.pasts import DONE
+from support.stores import Opened, a_dag, a_task, opened, select
 
 from engine.clock import SystemClock
 from engine.log.mirror import Mirror
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from engine.files import Layout
 
 BESIDE = ("", "-wal", "-shm")
+_PAGE = 4096
 
 
 def mirror(layout: Layout) -> None:
@@ -72,6 +74,32 @@ async def stopped_dead(folder: Path) -> AsyncIterator[Opened]:
             copy.rename(file)
 
 
+STATES = {"a": "DONE", "b": "READY"}
+
+
+async def a_killed_store(folder: Path) -> Layout:
+    """Make a store whose process was killed, with the tasks of STATES."""
+    async with stopped_dead(folder) as it:
+        await it.store.seed(a_dag(a_task("a"), a_task("b", "a")))
+        await it.store.finish(await it.claim(), DONE)
+    return it.layout
+
+
+def files_of(layout: Layout) -> dict[str, bytes]:
+    """Return all files below the state folder that are of any interest."""
+    return {
+        str(path.relative_to(layout.state)): path.read_bytes()
+        for path in layout.state.rglob("*")
+        if path.is_file() and not path.name.endswith((".lock", "-shm"))
+    }
+
+
+def quarantined(layout: Layout, name: str = "tasks.db") -> Path:
+    """Return the one file of this name that was set aside."""
+    (found,) = layout.quarantine.glob(f"*/{name}")
+    return found
+
+
 def beside(layout: Layout, suffix: str) -> Path:
     return layout.database.with_name(layout.database.name + suffix)
 
@@ -91,23 +119,47 @@ def open_once(
     return opening.notices
 
 
+def by_hand(layout: Layout, *statements: str) -> None:
+    """Change rows behind the engine's back; each statement changes some."""
+    with closing(sqlite3.connect(layout.database, isolation_level=None, timeout=10)) as db:
+        for statement in statements:
+            assert db.execute(statement).rowcount, f"{statement} changed nothing"
+
+
 def _write(layout: Layout, offset: int, data: bytes) -> None:
     with layout.database.open("r+b") as file:
         file.seek(offset)
         file.write(data)
 
 
+def _first_page(layout: Layout, name: str) -> int:
+    row = select(layout, "SELECT rootpage FROM sqlite_master WHERE name = ?", name)[0]
+    return int(row["rootpage"] - 1) * _PAGE
+
+
 def zero_middle(layout: Layout) -> None:
     """Zero some pages in the middle of the file."""
     size = layout.database.stat().st_size
-    _write(layout, size // 2 // 4096 * 4096, bytes(3 * 4096))
+    _write(layout, size // 2 // _PAGE * _PAGE, bytes(3 * _PAGE))
 
 
 def zero_table(layout: Layout, table: str) -> None:
     """Zero the first page of a table."""
     settle(layout)
-    row = select(layout, "SELECT rootpage FROM sqlite_master WHERE name = ?", table)[0]
-    _write(layout, (row["rootpage"] - 1) * 4096, bytes(4096))
+    _write(layout, _first_page(layout, table), bytes(_PAGE))
+
+
+def scribble(layout: Layout, name: str) -> None:
+    """Write nonsense over the first page of a table or an index."""
+    _write(layout, _first_page(layout, name), b"\xff" * _PAGE)
+
+
+def scramble_a_name(layout: Layout) -> None:
+    """Write bytes that are no UTF-8 where SQLite quotes the schema in its message."""
+    settle(layout)
+    content = layout.database.read_bytes()
+    assert content.count(b"CREATE TABLE tasks") == 1
+    layout.database.write_bytes(content.replace(b"CREATE TABLE tasks", b"CREA\xff\xfe TABLE tasks"))
 
 
 def truncate(layout: Layout) -> None:

@@ -1,6 +1,7 @@
-"""Hosts that end themselves by SIGKILL at a point of the engine's code that a test names.
+"""Processes that end themselves at a point of the engine's code that a test names.
 
-Each is a program of its own that lays hands on the engine: nothing in there knows of it.
+Hosts do so by SIGKILL, and whoever opens a store before one of its renames. Each is a program of
+its own that lays hands on the engine: nothing in there knows of it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.engines import ENVIRONMENT, ended, until
+from support.engines import ENVIRONMENT, PATIENCE, ended, until
 from support.reckoning import guards_of
 from support.stores import check_store
 
@@ -19,6 +21,8 @@ from engine.processes.census import tagged
 
 if TYPE_CHECKING:
     from support.engines import Project
+
+    from engine.files import Layout
 
 GUARDED = 5.0
 """Seconds within which the runs of a dead host are gone (DESIGN §4 rule 5)."""
@@ -107,3 +111,52 @@ async def dies(project: Project, patch: str, act: str = WORK) -> None:
     await until(lambda: not guards_of(project.layout), "its guard has ended")
     assert tagged(project.layout.state) == {}
     assert time.monotonic() - died < GUARDED
+
+
+_OPENING = """
+import os, sys
+from pathlib import Path
+from support.damage import open_once
+from engine.files import Layout
+
+crash_at, layout, real, count = int(sys.argv[2]), Layout(Path(sys.argv[1])), Path.rename, 0
+
+def rename(self, target):
+    global count
+    count += 1
+    if count == crash_at:
+        os._exit(9)
+    return real(self, target)
+
+Path.rename = rename
+open_once(layout)
+print(count)
+"""
+_TESTS = Path(__file__).parents[1]
+
+
+def script(source: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a program that may import from support, and says something."""
+    return subprocess.Popen(
+        [sys.executable, "-c", source, *map(str, arguments)],
+        env=ENVIRONMENT | {"PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{_TESTS}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def opening(layout: Layout, crash_at: int = 0) -> subprocess.Popen[str]:
+    """Open a store in a process that exits with 9 before its `crash_at`th rename.
+
+    If it comes to its end it says how many there were.
+    """
+    return script(_OPENING, layout.state, crash_at)
+
+
+def crashes_opening(layout: Layout, crash_at: int) -> bool:
+    """Open a store in a process, and say whether it came to its `crash_at`th rename and is gone."""
+    process = opening(layout, crash_at)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode in {0, 9}, errors
+    return process.returncode == 9

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from support.stores import check_log, check_store, events_of, kinds, tasks_of
+from support.stores import a_task, check_log, check_store, events_of, kinds, tasks_of
 
 import engine
+from engine.commands import Seed
 from engine.core import Engine
 from engine.dag import to_definition
 from engine.files import Layout
@@ -154,6 +155,28 @@ def a_project(folder: Path) -> Iterator[Project]:
 async def ended(process: subprocess.Popen[bytes]) -> int:
     """Wait for a process to end; return its exit code."""
     return await asyncio.to_thread(process.wait, PATIENCE)
+
+
+async def look_while_busy(
+    project: Project,
+    look: Callable[[Engine], Awaitable[object]],
+    *tasks: TaskDef,
+    workers: int = 2,
+) -> None:
+    """Have a fleet do these tasks of codex and some of a shell, and look again and again."""
+    shell = {"kind": "shell", "cmd": "sleep 0.01"}
+    all_tasks = [*tasks, *(a_task(f"s{n}", agent="shell", payload=shell) for n in range(20))]
+    looks = 0
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(*all_tasks)))
+        await look(engine)
+        for agent in ["codex"] * workers + ["shell"] * workers:
+            await engine.start_worker(agent, until_idle=True)
+        while engine._host.workers:
+            await look(engine)
+            looks += 1
+    assert looks
+    assert project.states() == {"DONE": len(all_tasks)}
 
 
 def most_at_once(events: Iterable[Event]) -> int:

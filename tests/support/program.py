@@ -3,37 +3,56 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pexpect
-
-import engine
+from support import engines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 PROGRAM = [sys.executable, "-m", "engine.cli"]
-ROOT = Path(engine.__file__).parents[1]
-PATIENCE = 30.0
-"""Seconds until a wait has failed; nothing here takes more than a few."""
+PATIENCE = engines.PATIENCE
 ENVIRONMENT = {
     key: value
-    for key, value in os.environ.items()
-    if key not in {"AGENTMUX_STATE_DIR", "NO_COLOR", "COLUMNS", "LINES"}
-} | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TERM": "xterm-256color"}
+    for key, value in engines.ENVIRONMENT.items()
+    if key not in {"NO_COLOR", "COLUMNS", "LINES", "TEXTUAL_THEME"}
+} | {"TERM": "xterm-256color"}
+"""That of all processes here, but on a terminal of which nothing is known."""
 
 LONG = """
 tasks:
   - {id: long, agent: codex, payload: {kind: shell, cmd: "sleep 300"}}
   - {id: next, agent: codex, deps: [long]}
 """
+
+
+def ran(
+    *command: str, folder: Path, patience: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder until it ends."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=patience,
+        check=False,
+    )
+
+
+def agentmux(
+    folder: Path, *args: str, patience: float = PATIENCE
+) -> subprocess.CompletedProcess[str]:
+    return ran(*PROGRAM, *args, folder=folder, patience=patience)
 
 
 class Project:
@@ -48,16 +67,11 @@ class Project:
         return name
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PROGRAM, *args],
-            cwd=self.folder,
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return agentmux(self.folder, *args)
+
+    def python(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script that has the program in its hands."""
+        return ran(sys.executable, "-c", script, folder=self.folder)
 
     def ok(self, *args: str) -> str:
         done = self.run(*args)
@@ -107,8 +121,8 @@ class Project:
         eventually(lambda: self.state.exists() and self.states().get(task_id) == state)
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+def eventually(holds: Callable[[], bool], patience: float = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < deadline, "it never came to pass"
         time.sleep(0.02)

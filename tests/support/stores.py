@@ -120,10 +120,21 @@ def select(layout: Layout, sql: str, *values: Any) -> list[dict[str, Any]]:
         return rows_of(db, sql, *values)
 
 
+def tuples(layout: Layout, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Return rows as tuples; `select` returns them as dicts."""
+    with closing(sqlite3.connect(layout.database, timeout=10)) as db:
+        return db.execute(sql, values).fetchall()
+
+
 def tasks_of(layout: Layout) -> dict[str, dict[str, Any]]:
     """Return the table of tasks by id; JSON columns as values."""
     with closing(connect(layout)) as db:
         return read_tasks(db)
+
+
+def states_of(layout: Layout) -> dict[str, str]:
+    """Return the state of every task."""
+    return {task_id: str(row["state"]) for task_id, row in tasks_of(layout).items()}
 
 
 def events_of(layout: Layout, task_id: str | None = None) -> list[Event]:

@@ -35,6 +35,7 @@ from engine.store.database import (
     schema_version,
     storage_error,
 )
+from engine.store.forgetting import in_words
 from engine.store.recovery import replacing
 from engine.store.recovery.condition import Damage, check_pages, look_over, note_boot
 from engine.store.recovery.migrations import back_up, migrate
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_GAPS_TOLD = 5
 _HEAD = 1 << 16
 
 
@@ -260,7 +260,7 @@ class Opening:
         finally:
             bad_lines.unlink(missing_ok=True)
         where = f": it lies in {place.parent}" if place is not None else ""
-        first, *more = _in_words(rebuilt, bad_place)
+        first, *more = _report(rebuilt, bad_place)
         self._tell(f"{self._path} {why}{where}; {first}")
         for sentence in more:
             self._tell(f"the rebuild of {self._path}: {sentence}")
@@ -291,7 +291,7 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _in_words(rebuilt: Rebuilt, bad_place: Path | None) -> Iterator[str]:
+def _report(rebuilt: Rebuilt, bad_place: Path | None) -> Iterator[str]:
     """Say what was rebuilt, and what of it is lost."""
     tables = rebuilt.tables
     if rebuilt.events or rebuilt.salvaged:
@@ -304,16 +304,11 @@ def _in_words(rebuilt: Rebuilt, bad_place: Path | None) -> Iterator[str]:
     if rebuilt.bad:
         yield (
             f"it could not use {plural(rebuilt.bad, 'line')} of the log, the first of them "
-            f"{rebuilt.first_bad}: copies are in {bad_place}"
+            f"{rebuilt.first_bad}: copies are in {bad_place}; `agentmux doctor --repair` writes "
+            "the log anew without them"
         )
     if rebuilt.missing:
-        lost = sum(last - first + 1 for first, last in rebuilt.missing)
-        shown = ", ".join(
-            f"{first}" if first == last else f"{first} to {last}"
-            for first, last in rebuilt.missing[:_GAPS_TOLD]
-        )
-        more = ", …" if len(rebuilt.missing) > _GAPS_TOLD else ""
-        yield f"the log lacks {plural(lost, 'event')} ({shown}{more}), and what they told is lost"
+        yield f"the log lacks {in_words(rebuilt.missing)}, and what they told is lost"
     if tables.unknown:
         yield (
             f"it lacks {plural(tables.unknown, 'task')} whose creation is lost: "

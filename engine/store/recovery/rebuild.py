@@ -15,6 +15,7 @@ from engine.commands import Step
 from engine.files import private
 from engine.logfiles import find_end, log_files, open_log, read_mark
 from engine.store.database import BUSY_MS, Connection
+from engine.store.forgetting import Gap, note_missing
 from engine.store.recovery.loglines import Row, read_line
 from engine.store.recovery.refolding import Refolded, refold
 
@@ -42,7 +43,7 @@ class Rebuilt:
     """What was rebuilt. `events` are those of the log, `salvaged` those of the damaged database.
 
     `bad` lines are no events, or come a second time; `first_bad` says where the first one is.
-    `missing` are seqs, from and to, that nothing tells of any more.
+    `missing` are the events that nothing tells of any more.
     """
 
     tables: Refolded
@@ -50,7 +51,7 @@ class Rebuilt:
     salvaged: int
     bad: int
     first_bad: str
-    missing: tuple[tuple[int, int], ...]
+    missing: tuple[Gap, ...]
 
 
 class Line(NamedTuple):
@@ -86,10 +87,10 @@ def rebuild(
             loading.read(path)
         loading.end()
         salvaged = _salvage(new, damaged) if damaged is not None else 0
-    missing = tuple((before + 1, seq - 1) for before, seq in new.execute(_GAPS))
+    missing = note_missing(new)
     last = int(new.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
     if (mark := read_mark(layout)) is not None and mark > last:
-        missing += ((last + 1, mark),)
+        missing.append(Gap(last + 1, mark))
     tables = refold(new, now, lambda count: on_step(Step("rebuilding tasks", count)))
     new.execute("COMMIT")
     return Rebuilt(
@@ -98,7 +99,7 @@ def rebuild(
         salvaged=salvaged,
         bad=loading.bad,
         first_bad=loading.first_bad,
-        missing=missing,
+        missing=tuple(missing),
     )
 
 

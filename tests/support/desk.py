@@ -1,0 +1,87 @@
+"""A dashboard on an engine whose rows are chosen by hand, and the hands on its keys."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from support.screens import FakeEngine, FakeQueries, busy, screen_text, settle
+
+from tui.app import Dashboard
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from textual.pilot import Pilot
+    from textual.screen import Screen
+
+    from tui.actions import Place
+
+
+class Desk:
+    """A dashboard on a fake engine, and the hands on its keys."""
+
+    def __init__(self, engine: FakeEngine, app: Dashboard, pilot: Pilot[None]) -> None:
+        self.engine = engine
+        self.app = app
+        self.pilot = pilot
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.settle()
+
+    async def change(self) -> None:
+        """Let the dashboard see what became of the rows."""
+        asked = len(self.engine.queries.asked)
+        self.engine.change()
+        async with asyncio.timeout(10):
+            while len(self.engine.queries.asked) == asked:
+                await self.pilot.pause(0.01)
+        await self.settle()
+
+    async def settle(self) -> None:
+        await settle(self.pilot)
+
+    @property
+    def screen(self) -> str:
+        return screen_text(self.app)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.screen.splitlines()
+
+    @property
+    def footer(self) -> str:
+        return self.lines[-1]
+
+    @property
+    def toasts(self) -> list[str]:
+        return [toast.message for toast in self.app._notifications]
+
+    def shows(self, kind: type[Screen[Any]]) -> bool:
+        return isinstance(self.app.screen, kind)
+
+    @property
+    def place(self) -> Place:
+        return self.app.main.selection().place
+
+    @property
+    def current_task(self) -> str | None:
+        row = self.app.main.task_rows.current
+        return row.id if row is not None else None
+
+
+@asynccontextmanager
+async def desk(
+    queries: FakeQueries | None = None,
+    *,
+    size: tuple[int, int] = (120, 40),
+    watching: bool = False,
+    engine: FakeEngine | None = None,
+) -> AsyncIterator[Desk]:
+    engine = engine or FakeEngine(queries if queries is not None else busy())
+    app = Dashboard(engine, watching=watching, pace=0.01)
+    async with app.run_test(size=size, notifications=True) as pilot:
+        await settle(pilot)
+        yield Desk(engine, app, pilot)
