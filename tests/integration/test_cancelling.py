@@ -156,6 +156,10 @@ CHANGES: dict[
     "forget": (_forgettable, lambda it, last: it.store.forget(last, 3)),
     "undisturbed": (_worker, lambda it, _: it.store.undisturbed(len)),
     "register": (_nothing, lambda it, _: _worker(it)),
+    "would register": (
+        _nothing,
+        lambda it, _: it.store.would_register("codex", 2, HOST, lambda _: True),
+    ),
     "beat": (_worker, lambda it, _: it.store.beat(["codex-1"])),
     "worker stopped": (
         _worker,
