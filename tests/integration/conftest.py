@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,11 +19,14 @@ from support.stores import (
 from engine import core, machine
 from engine import worker as worker_module
 from engine.executors import builtin_executors
+from engine.processes.signalling import identify
 from engine.store.recovery import condition
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from engine.model import ProcessId
 
 
 @pytest.fixture
@@ -78,3 +82,16 @@ async def it(tmp_path: Path) -> AsyncIterator[Opened]:
     async with opened(tmp_path) as it:
         yield it
         check_store(it.layout)
+
+
+@pytest.fixture
+def silent() -> Iterator[ProcessId]:
+    """A live process that never says anything."""
+    process = subprocess.Popen(["sleep", "300"])
+    try:
+        identity = identify(process.pid)
+        assert identity is not None
+        yield identity
+    finally:
+        process.kill()
+        process.wait()

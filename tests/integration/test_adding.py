@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.engines import until
+from support.engines import let_start, until
 from support.stage import Stage, staged
 
-from engine.commands import AddWorkers, Reset, Seed
-from engine.errors import Code, LeaseConflict, ValidationError
+from engine.commands import AddWorkers, Seed
+from engine.errors import Code, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from support.engines import Project
 
 
@@ -58,7 +56,7 @@ async def test_those_that_could_be_started_stay_and_the_rest_is_refused(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with project.engine() as engine:
-        _let_start(engine._host, monkeypatch, 2)
+        let_start(engine._host, monkeypatch, 2)
         receipt = await engine.execute(AddWorkers("codex", 5))
         assert receipt.done == {"codex-1": "started", "codex-2": "started"}
         assert receipt.counts == {"started": 2, "refused": 1}
@@ -66,34 +64,3 @@ async def test_those_that_could_be_started_stay_and_the_rest_is_refused(
             ("codex", Code.LEASE_CONFLICT, "3 more workers of codex not started: no more")
         ]
         assert len(await engine.queries.workers()) == 2
-
-
-async def test_a_reset_is_told_whole_though_a_worker_cannot_be_started_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with project.engine() as engine:
-        await engine.execute(Seed(project.dag(staged("a", agent="gemini"))))
-        await engine.start_worker("codex")
-        await engine.start_worker("codex")
-        _let_start(engine._host, monkeypatch, 1)
-        receipt = await engine.execute(Reset())
-        assert receipt.done["codex-1"] == "stopped"
-        assert receipt.done["codex-2"] == "stopped, and not started again: no more"
-        assert receipt.counts["workers stopped"] == 2
-        assert list(engine._host.workers) == ["codex-1"]
-    assert project.kinds().count("RESET") == 1
-
-
-def _let_start(host: object, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """Let a host start so many workers more."""
-    start: Callable[..., Awaitable[object]] = host.start  # type: ignore[attr-defined]
-    left = most
-
-    async def limited(*args: object, **more: object) -> object:
-        nonlocal left
-        if left == 0:
-            raise LeaseConflict("no more")
-        left -= 1
-        return await start(*args, **more)
-
-    monkeypatch.setattr(host, "start", limited)

@@ -192,6 +192,7 @@ def test_following_the_log_ends_when_nobody_reads_it_any_more(project: Project) 
         check=True,
     )
     assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
 
 
 async def test_a_log_that_cannot_be_written_is_told_and_found(

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from support.engines import suspend
 from support.program import LONG, Project, eventually, on_terminal, outcome
 
 from engine.cli import steering
 from engine.cli.parser import parse
 from engine.errors import StorageError
+from engine.files import Layout
 from engine.presence import Presence
 from engine.reaper import Reaper
 
@@ -198,6 +200,10 @@ def test_without_a_terminal_what_asks_needs_yes_and_then_does_not_ask(
 def test_a_single_task_is_released_or_retried_without_a_question(fleet: Project) -> None:
     assert fleet.ok("tasks", "retry", "quick") == "quick: ready again\n1 ready again\n"
     fleet.refused("unlock", "quick", code="ILLEGAL_TRANSITION")
+    fleet.ok("tasks", "seed", fleet.write(GATED, "gated.yaml"))
+    with working(fleet, "w1"):
+        fleet.ok("hold")
+        assert "gated: released from w1" in fleet.ok("unlock", "gated")
 
 
 def test_ids_and_a_filter_together_mean_both_and_an_unknown_id_is_told(fleet: Project) -> None:
@@ -347,7 +353,7 @@ def test_reset_refuses_with_the_name_of_who_is_alive_and_force_kills_it(project:
     project.ok("tasks", "seed", project.write(GATED))
     with working(project, "w1") as process:
         before = project.worker("w1")
-        process.send_signal(signal.SIGSTOP)
+        asyncio.run(suspend(process, Layout(project.state)))
         done = project.run("reset", "--timeout", "0.5", "--yes")
         assert done.returncode == 1
         refusal = done.stderr.splitlines()[-1]
@@ -367,13 +373,27 @@ def test_reset_refuses_with_the_name_of_who_is_alive_and_force_kills_it(project:
     assert project.json("status")["progress"]["held"] == []
 
 
+def test_a_forced_reset_does_not_kill_a_process_that_several_workers_share(
+    project: Project,
+) -> None:
+    with project.started("run", project.write(GATED)) as process:
+        eventually(lambda: len(busy(project)) == 2)
+        asyncio.run(suspend(process, Layout(project.state)))
+        done = project.run("reset", "--timeout", "0.5", "--force", "--yes")
+        assert done.returncode == 0, done
+        assert process.poll() is None, "it is no worker's alone"
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGTERM)
+        assert outcome(process)[0] == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_reset_that_is_interrupted_gives_up_and_nobody_else_may_reset_meanwhile(
     project: Project, number: signal.Signals
 ) -> None:
     project.ok("tasks", "seed", project.write(GATED))
     with working(project, "w1") as stopped:
-        stopped.send_signal(signal.SIGSTOP)
+        asyncio.run(suspend(stopped, Layout(project.state)))
         with project.started("reset", "--timeout", "600", "--yes") as waiting:
             assert waiting.stderr is not None
             assert "waiting for workers to stop" in waiting.stderr.readline()
@@ -426,7 +446,7 @@ async def test_a_reset_that_cannot_ask_a_worker_to_stop_lets_claims_go_on(
 def test_a_reset_on_a_terminal_shows_live_whom_it_waits_for(project: Project) -> None:
     project.ok("tasks", "seed", project.write(GATED))
     with working(project, "w1") as stopped:
-        stopped.send_signal(signal.SIGSTOP)
+        asyncio.run(suspend(stopped, Layout(project.state)))
         code, shown = on_terminal(
             project, "reset", "--yes", columns=200, interrupt_at="s left): w1"
         )

@@ -15,7 +15,7 @@ from support.doomed import WORK, dies, doomed
 from support.engines import Project, ended, suspend, until
 from support.nursery import Nursery
 from support.reckoning import acting, check_everything, guards_of, leader_of, prepare
-from support.stores import a_task, everything, select, tasks_of
+from support.stores import HOST, a_task, everything, select, tasks_of
 from support.storm import AGENTS, Storm, a_storms_dag
 
 from engine.commands import Cancel, Command, Kill, Release, Reset, Resume, Retry, Seed, Stop
@@ -161,8 +161,13 @@ async def test_a_task_that_comes_back_waits_for_the_tree_of_the_one_that_was_pur
     assert tasks_of(project.layout) == {}
     left = tagged(project.layout.state)
     assert len(left) == 2, "the leader and its child"
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(acting("a"))))
+        assert tasks_of(project.layout)["a"]["state"] == "READY"
+        assert await engine._store.claim("codex", "early", HOST) is None
+        assert all(map(is_alive, left))
     # What it does now would fail if the lock on its file were still taken.
-    await finish(project, Seed(project.dag(acting("a"))))
+    await finish(project)
     assert project.states() == {"DONE": 1}
     assert not any(map(is_alive, left))
 

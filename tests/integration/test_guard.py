@@ -13,13 +13,15 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.guards import SOURCE, HostProcess, all_gone, until
 
+from engine.errors import StorageError
 from engine.model import ProcessId
-from engine.processes.census import RUN_ID, STATE_DIR, tree_of
+from engine.processes import guardian
+from engine.processes.census import RUN_ID, STATE_DIR, tree_of, trees_of
 from engine.processes.guard import Guard
 from engine.processes.proctable import look_at, variables_of
 from engine.processes.trees import TAG_NAMES, identify, is_alive
@@ -219,6 +221,7 @@ def test_a_leader_that_shows_its_tag_only_after_the_host_died_is_ended(
 def test_a_pid_that_was_given_to_a_stranger_is_never_signalled(
     host: HostProcess, strangers: list[subprocess.Popen[bytes]]
 ) -> None:
+    host.start("run", "sh", "-c", STUBBORN)  # so that it comes to SIGKILL, and to the groups
     for stranger in strangers:
         now = identify(stranger.pid)
         assert now is not None
@@ -228,6 +231,46 @@ def test_a_pid_that_was_given_to_a_stranger_is_never_signalled(
     all_gone([guard], host.kill())
 
     assert [stranger.poll() for stranger in strangers] == [None] * 3
+
+
+@pytest.mark.parametrize("first", [StorageError("Too many open files"), {}])
+def test_a_guard_that_cannot_look_for_a_moment_ends_the_tree_all_the_same(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: subprocess.Popen[bytes],
+    first: StorageError | dict[str, set[ProcessId]],
+) -> None:
+    looks = 0
+
+    def at_first_blind(*args: Any) -> dict[str, set[ProcessId]]:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            return trees_of(*args)
+        if isinstance(first, StorageError):
+            raise first
+        return first
+
+    monkeypatch.setattr(guardian, "trees_of", at_first_blind)
+    monkeypatch.setattr(guardian, "_SETTLED", 0.0)
+    state = (tmp_path / "state").resolve()
+    assert guardian._end_all(state, {"run": guardian._Run()}) == 0
+    assert left.poll() == -signal.SIGTERM
+
+
+def test_what_a_guard_that_does_not_listen_was_not_told_is_ended_at_the_close(
+    guard: Guard, left: subprocess.Popen[bytes]
+) -> None:
+    guard.begin("early")
+    assert guard.pid is not None
+    os.kill(guard.pid, signal.SIGSTOP)
+    for number in range(4_000):  # more than its pipe takes
+        guard.begin(f"short-{number}")
+        guard.over(f"short-{number}")
+    guard.over("early")
+    guard.begin("run")
+    guard.close()
+    assert left.poll() == -signal.SIGTERM
 
 
 def test_a_guard_without_open_runs_goes_at_once_with_its_host(host: HostProcess) -> None:

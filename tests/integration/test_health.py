@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.engines import Project, look_while_busy, until
+from support.engines import Project, look_while_busy, suspend, until
 from support.program import agentmux
 from support.stores import a_task
 from support.strays import a_tree
@@ -300,7 +300,7 @@ async def test_a_stopped_worker_that_holds_a_task_degrades_the_fleet(project: Pr
     worker = project.work("c-1")
     await until(lambda: read_vitals(project.layout.database).runs, "it claims the task")
     assert run_health(project).returncode == 0
-    worker.send_signal(signal.SIGSTOP)
+    await suspend(worker, project.layout)
     try:
 
         async def is_stale() -> bool:

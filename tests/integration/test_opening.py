@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import damage
-from support.damage import DAMAGES, STATES, a_killed_store, files_of, open_once, quarantined
+from support.damage import (
+    DAMAGES,
+    STATES,
+    a_killed_store,
+    files_of,
+    open_once,
+    quarantined,
+    stopped_dead,
+)
 from support.engines import PATIENCE
 from support.pasts import DONE
-from support.stores import opened, states_of
+from support.stores import a_dag, a_task, opened, states_of
 
 from engine.errors import StorageError
+from engine.store.database import WriteLock
 from engine.store.reader import Reader
 from engine.store.recovery import condition
 from engine.store.vitals import read_vitals
@@ -236,3 +245,17 @@ async def test_a_reader_that_is_cancelled_while_it_connects_leaves_no_thread(
         for thread in set(threading.enumerate()) - before:
             thread.join(PATIENCE)
             assert not thread.is_alive()
+
+
+async def test_a_rebuild_waits_for_who_writes_to_the_log(tmp_path: Path) -> None:
+    async with stopped_dead(tmp_path) as it:
+        await it.store.seed(a_dag(a_task("a")))
+    damage.delete(it.layout)
+    with closing(WriteLock(it.layout.log_lock)) as lock:
+        lock.acquire()
+        rebuilding = asyncio.create_task(asyncio.to_thread(open_once, it.layout, clock=it.clock))
+        await asyncio.sleep(0.3)
+        assert not rebuilding.done()
+        assert not it.layout.database.exists()
+        lock.release()
+        assert any("was missing" in notice for notice in await rebuilding)

@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -414,6 +414,38 @@ async def test_a_tree_that_cannot_be_looked_at_is_not_taken_for_gone(
         with pytest.raises(StorageError):
             await run.end(grace=0)
     assert is_alive(child.identity)
+
+
+async def test_a_tree_that_cannot_be_looked_at_in_the_end_is_not_taken_for_gone(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(*_: object) -> set[ProcessId]:
+        raise StorageError("Too many open files")
+
+    run.start(["sleep", "60"])
+    monkeypatch.setattr(trees, "_UNKILLABLE", 0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "tree_of", blind)
+        with pytest.raises(StorageError):
+            await run.end(grace=0.05)
+
+
+async def test_a_look_at_a_tree_that_fails_is_repeated(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = run.start(["sleep", "60"])
+    failures = 2
+
+    def at_first_blind(*args: Any) -> set[ProcessId]:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise StorageError("Too many open files")
+        return tree_of(*args)
+
+    monkeypatch.setattr(trees, "tree_of", at_first_blind)
+    await run.end()
+    assert not is_alive(child.identity)
 
 
 async def test_no_zombie_is_left_and_until_then_the_pid_stays_taken(run: Run) -> None:

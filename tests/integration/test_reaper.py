@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,24 +14,27 @@ from support.stores import (
     a_task,
     check_store,
     events_of,
+    kinds,
     opened,
     select,
 )
 
+from engine import reaper as reaper_module
 from engine.clock import to_iso
 from engine.config import Config
-from engine.errors import LeaseLost
-from engine.model import Outcome, RunOutcome
-from engine.processes.trees import identify, seems_alive
+from engine.errors import LeaseLost, StorageError
+from engine.model import Outcome, ProcessId, RunOutcome
+from engine.processes.trees import TreeSurvived, seems_alive
 from engine.reaper import Reaper
+from engine.store import orders
 from engine.store.lookout import Lookout
 from engine.store.reader import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from engine.model import Claim, ProcessId
+    from engine.model import Claim
 
 
 class Watch:
@@ -39,14 +43,14 @@ class Watch:
     def __init__(self, it: Opened, reader: Reader, host: ProcessId) -> None:
         self.it = it
         self.host = host
-        self._reader = reader
+        self.lookout = Lookout(reader, it.clock)
         self.reaper = self.another()
 
     def another(self, me: ProcessId = HOST) -> Reaper:
         clock = self.it.clock
         return Reaper(
             store=self.it.store,
-            lookout=Lookout(self._reader, clock),
+            lookout=self.lookout,
             layout=self.it.layout,
             config=Config(lease=10, renew=3, grace=0.5),
             clock=clock,
@@ -63,19 +67,6 @@ class Watch:
         await self.it.clock.advance(seconds)  # type: ignore[attr-defined] # it is a ManualClock
         await self.reaper.look()
         return self.it.state("a")
-
-
-@pytest.fixture
-def silent() -> Iterator[ProcessId]:
-    """A live process that never says anything."""
-    process = subprocess.Popen(["sleep", "300"])
-    try:
-        identity = identify(process.pid)
-        assert identity is not None
-        yield identity
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -202,3 +193,151 @@ async def test_a_process_started_after_its_claim_was_taken_is_not_kept(watch: Wa
     await watch.it.store.expire("a", claim.run_id)
     with pytest.raises(LeaseLost):
         await watch.it.store.lead(claim, HOST)
+
+
+async def test_what_a_host_says_while_the_reaper_ends_its_run_is_no_failure(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await watch.claim()
+    failed = Outcome(RunOutcome.FAILED, error="ended by SIGTERM")
+
+    async def end_tree(*_: object, **__: object) -> None:
+        with suppress(LeaseLost):
+            await watch.it.store.finish(claim, failed, tree_gone=False)
+
+    monkeypatch.setattr(reaper_module, "end_tree", end_tree)
+    assert [await watch.after(seconds) for seconds in (0, 4, 4, 2.1)][-1] == "READY"
+    assert "TASK_FAILED" not in kinds(events_of(watch.it.layout, "a"))
+    assert (watch.it.row("a")["attempts"], watch.it.row("a")["lost"]) == (0, 1)
+
+
+async def test_nobody_is_ended_while_the_store_refuses(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watch.claim()
+    asked = 0
+
+    async def full(*_: object) -> bool:
+        nonlocal asked
+        asked += 1
+        raise StorageError("disk is full")
+
+    async def end_tree(*_: object, **__: object) -> None:
+        raise AssertionError("its host may be as healthy as we are, and as helpless")
+
+    monkeypatch.setattr(watch.it.store, "condemn", full)
+    monkeypatch.setattr(reaper_module, "end_tree", end_tree)
+    for seconds in (0, 4, 4, 4):
+        await watch.after(seconds)
+    assert asked
+    assert watch.it.state("a") == "RUNNING"
+
+
+@pytest.mark.parametrize(("beats", "state"), [(True, "RUNNING"), (False, "FAILED")])
+async def test_a_run_over_its_time_is_taken_only_from_a_silent_host(
+    watch: Watch, *, beats: bool, state: str
+) -> None:
+    store = watch.it.store
+    await store.seed(a_dag(a_task("a", timeout=20)))
+    await store.register("codex", "codex-1", watch.host, seems_alive)
+    claim = await watch.claim()
+    for _ in range(12):
+        await store.renew([claim.run_id])
+        if beats:
+            await store.beat(["codex-1"])
+        await watch.after(4)
+    assert watch.it.state("a") == state
+
+
+async def test_a_host_of_which_nothing_can_be_known_is_not_lost(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await watch.claim()
+
+    def blind(_: object) -> bool:
+        raise StorageError("Too many open files")
+
+    monkeypatch.setattr(reaper_module, "is_alive", blind)
+    assert await watch.after(0) == "RUNNING"
+
+
+async def test_a_tree_is_called_gone_only_when_it_is(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await watch.claim()
+    await watch.it.order_one(orders.kill, "a")
+    (run,) = await watch.lookout.endings()
+    seen = []
+
+    async def survives(*_: object, **__: object) -> None:
+        seen.append(watch.it.row("a")["ending"])
+        raise TreeSurvived(claim.run_id, ())
+
+    monkeypatch.setattr(reaper_module, "end_tree", survives)
+    with pytest.raises(TreeSurvived):
+        await watch.reaper.end_for_good(run)
+    assert seen == [claim.run_id]
+    assert watch.it.row("a")["ending"] == claim.run_id, "whoever survived may still be at work"
+    assert len(await watch.lookout.endings()) == 1
+
+
+async def test_a_sweep_leaves_a_run_alone_that_began_while_it_looked(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    ended = []
+
+    def tagged(_: object) -> dict[ProcessId, str]:
+        claim = asyncio.run_coroutine_threadsafe(watch.claim(), loop).result(10)
+        return {watch.host: claim.run_id}
+
+    async def end_tree(run_id: str, *_: object, **__: object) -> None:
+        ended.append(run_id)
+
+    monkeypatch.setattr(reaper_module, "tagged", tagged)
+    monkeypatch.setattr(reaper_module, "end_tree", end_tree)
+    assert await watch.reaper.sweep() == []
+    assert ended == []
+
+
+async def test_a_bug_in_one_look_does_not_end_the_reaper(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper_module, "_EVERY", 0.01)
+    await watch.reaper.open()
+    looks, again = 0, asyncio.Event()
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise RuntimeError("a bug")
+        again.set()
+
+    monkeypatch.setattr(watch.reaper, "look", look)
+    async with asyncio.timeout(10):
+        await again.wait()
+    await watch.reaper.close()
+
+
+async def test_a_tree_that_survives_hinders_nobody_else(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = watch.it.store
+    await store.seed(a_dag(a_task("a"), a_task("b")))
+    gone = ProcessId(HOST.pid, "gone")
+    await store.register("claude", "claude-1", gone, seems_alive)
+    for _ in "ab":
+        assert await store.claim("codex", "codex-1", gone) is not None
+    stuck = watch.it.row("a")["run_id"]
+
+    async def end_tree(run_id: str, *_: object, **__: object) -> None:
+        if run_id == stuck:
+            raise TreeSurvived(run_id, ())
+
+    monkeypatch.setattr(reaper_module, "end_tree", end_tree)
+    await watch.after(0)
+    assert (watch.it.state("a"), watch.it.state("b")) == ("RUNNING", "READY")
+    assert [row["status"] for row in select(watch.it.layout, "SELECT status FROM workers")] == [
+        "lost"
+    ]

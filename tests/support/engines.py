@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from support.stores import a_task, check_log, check_store, events_of, kinds, tasks_of
@@ -24,10 +24,13 @@ import engine
 from engine.commands import Seed
 from engine.core import Engine
 from engine.dag import to_definition
+from engine.errors import LeaseConflict
 from engine.files import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    import pytest
 
     from engine.model import Event, TaskDef
 
@@ -54,7 +57,7 @@ async def until(condition: Callable[[], object | Awaitable[object]], what: str) 
         await asyncio.sleep(0.01)
 
 
-async def suspend(process: subprocess.Popen[bytes], layout: Layout) -> None:
+async def suspend(process: subprocess.Popen[Any], layout: Layout) -> None:
     """Stop a process (SIGSTOP) at a moment at which it holds no lock that others queue on.
 
     One that is stopped inside a transaction holds up every writer for as long as it is: that is
@@ -188,3 +191,18 @@ def most_at_once(events: Iterable[Event]) -> int:
         )
         most = max(most, now)
     return most
+
+
+def let_start(host: object, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let a host start so many workers more."""
+    start: Callable[..., Awaitable[object]] = host.start  # type: ignore[attr-defined]
+    left = most
+
+    async def limited(*args: object, **more: object) -> object:
+        nonlocal left
+        if left == 0:
+            raise LeaseConflict("no more")
+        left -= 1
+        return await start(*args, **more)
+
+    monkeypatch.setattr(host, "start", limited)

@@ -39,7 +39,7 @@ def start(run, argv):
     env = environment(os.environ, claim, state)
     return spawn(argv, cwd=folder, env=env, stdout=folder / "out", stderr=folder / "err").identity
 
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGINT, lambda *_: None)  # what is ignored stays so in a guard
 for line in sys.stdin:
     answer = None
     match json.loads(line):

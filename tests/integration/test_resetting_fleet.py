@@ -1,0 +1,90 @@
+"""Promises of a reset about workers: all are asked, ours come back, nothing old is left held."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.doomed import dies
+from support.engines import ended, let_start, suspend, until
+from support.stage import staged
+from support.stores import a_task
+
+from engine.commands import Reset, Seed
+from engine.errors import LeaseConflict
+from engine.model import ProcessId
+from engine.orders.on_workers import WorkerOrders
+from engine.store.rows import LiveWorker
+
+if TYPE_CHECKING:
+    from support.engines import Project
+
+
+async def test_a_reset_is_told_whole_though_a_worker_cannot_be_started_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(staged("a", agent="gemini"))))
+        await engine.start_worker("codex")
+        await engine.start_worker("codex")
+        let_start(engine._host, monkeypatch, 1)
+        receipt = await engine.execute(Reset())
+        assert receipt.done["codex-1"] == "stopped"
+        assert receipt.done["codex-2"] == "stopped, and not started again: no more"
+        assert receipt.counts["workers stopped"] == 2
+        assert list(engine._host.workers) == ["codex-1"]
+    assert project.kinds().count("RESET") == 1
+
+
+async def test_a_worker_of_ours_works_on_after_a_reset_that_was_given_up(project: Project) -> None:
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", agent="gemini"))))
+        await engine.start_worker("codex", "ours")
+        theirs = project.work("theirs", agent="claude")
+        await until(lambda: _live(project) == 2, "both live")
+        await suspend(theirs, project.layout)
+        with pytest.raises(LeaseConflict, match="theirs"):
+            await engine.execute(Reset(timeout=0.5))
+        assert list(engine._host.workers) == ["ours"]
+        assert not (await engine.queries.progress()).held
+        theirs.send_signal(signal.SIGCONT)
+        assert await ended(theirs) == 0, "it was asked, and obeys"
+    assert "RESET" not in project.kinds()
+
+
+def _live(project: Project) -> int:
+    return len(list(project.layout.pids.glob("*.pid")))
+
+
+async def test_what_a_dead_host_still_held_is_free_after_a_reset(project: Project) -> None:
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", payload={"seconds": 300}))))
+    claimed = "while not (await engine.queries.task('a')).run_id:\n    await asyncio.sleep(0.01)\n"
+    await dies(project, "", f"await engine.start_worker('codex', 'doomed')\n{claimed}die()")
+    assert project.state("a") == "RUNNING"
+    async with project.engine() as engine:
+        await engine.execute(Reset())
+        assert project.state("a") == "READY"
+
+
+async def test_a_worker_that_came_again_under_its_id_is_asked_too(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = LiveWorker("w", "codex", ProcessId(1, "1"), True, None, None)
+    looks = [[first], [first], [replace(first, host=ProcessId(1, "2"))]]
+    asked = []
+
+    async def alive(_: object) -> list[LiveWorker]:
+        return looks.pop(0) if looks else []
+
+    async def ask(_: object, worker: LiveWorker, _word: str = "") -> None:
+        asked.append(worker.host.started)
+
+    monkeypatch.setattr(WorkerOrders, "alive", alive)
+    monkeypatch.setattr(WorkerOrders, "ask", ask)
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a"))))
+        await engine.execute(Reset())
+    assert asked == ["1", "2"]
