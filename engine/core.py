@@ -30,7 +30,7 @@ from engine.orders.on_workers import WorkerOrders
 from engine.orders.reset import Resetter
 from engine.presence import Presence
 from engine.processes.census import own_run
-from engine.processes.trees import seems_alive
+from engine.processes.signalling import seems_alive
 from engine.reaper import Reaper
 from engine.shield import shielded
 from engine.store.lookout import Lookout

@@ -18,7 +18,7 @@ from engine.files import Layout, check_name
 from engine.model import Claim, WorkerStatus
 from engine.presence import DRAIN, KILL, Beat, Presence
 from engine.processes.guard import Guard
-from engine.processes.trees import identify, seems_alive
+from engine.processes.signalling import identify, seems_alive
 from engine.store.held import EXPIRE, RELEASE
 from engine.worker import Why, Worker
 

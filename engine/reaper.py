@@ -16,7 +16,8 @@ from engine.errors import AgentmuxError, StorageError, StoreGone
 from engine.model import ProcessId, WorkerStatus
 from engine.presence import Presence
 from engine.processes.census import tagged
-from engine.processes.trees import end_tree, is_alive, seems_alive
+from engine.processes.signalling import is_alive, seems_alive
+from engine.processes.trees import end_tree
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable

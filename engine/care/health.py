@@ -18,7 +18,7 @@ from engine.errors import StorageError
 from engine.findings import Level
 from engine.model import ACTIVE, State, WorkerStatus
 from engine.processes.census import tagged
-from engine.processes.trees import seems_alive
+from engine.processes.signalling import seems_alive
 from engine.store.audit import sqlite_trouble
 from engine.store.vitals import read_vitals
 

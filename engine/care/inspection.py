@@ -31,7 +31,7 @@ from engine.findings import (
 from engine.log.check import check_log
 from engine.machine import ENDING_SECONDS
 from engine.processes.census import tagged
-from engine.processes.trees import seems_alive
+from engine.processes.signalling import seems_alive
 from engine.store.audit import UNREADABLE, audit, events_are_whole, sqlite_trouble
 from engine.store.database import is_damage
 from engine.store.recovery.rebuild import knows_more

@@ -16,7 +16,8 @@ from engine.files import write_private
 from engine.findings import Level, cut
 from engine.log.repair import rewrite
 from engine.processes.census import tagged
-from engine.processes.trees import end_tree, identify, seems_alive
+from engine.processes.signalling import identify, seems_alive
+from engine.processes.trees import end_tree
 from engine.quarantine import quarantine
 from engine.store.vitals import read_vitals
 

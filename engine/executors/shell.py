@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.files import write_private
 from engine.model import Outcome, RunOutcome
-from engine.processes.trees import TAG_NAMES, Child, end_tree, environment, seems_alive, spawn
+from engine.processes.signalling import seems_alive
+from engine.processes.trees import TAG_NAMES, Child, end_tree, environment, spawn
 from engine.shield import shielded
 from engine.text import clean_text
 

@@ -21,7 +21,8 @@ from engine.errors import (
 from engine.model import WorkerStatus
 from engine.orders.on_tasks import ANSWER
 from engine.presence import DRAIN, KILL
-from engine.processes.trees import end_process, is_ours, seems_alive
+from engine.processes.signalling import seems_alive
+from engine.processes.trees import end_process, is_ours
 from engine.store import orders
 from engine.text import plural
 

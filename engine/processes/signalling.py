@@ -11,6 +11,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from engine.errors import StorageError
 from engine.model import ProcessId
 from engine.processes.proctable import look_at, spared_pids
 
@@ -37,6 +38,14 @@ def is_alive(process: ProcessId) -> bool:
 
     """
     return identify(process.pid) == process
+
+
+def seems_alive(process: ProcessId) -> bool:
+    """Tell whether this very process must be taken as alive: what cannot be known counts as it."""
+    try:
+        return is_alive(process)
+    except StorageError:
+        return True
 
 
 def send(process: ProcessId, number: signal.Signals) -> None:

@@ -21,7 +21,7 @@ from engine.errors import AgentmuxError, Code, LeaseConflict, StorageError
 from engine.model import ProcessId
 from engine.processes.census import RUN_ID, STATE_DIR, is_within, tree_of
 from engine.processes.proctable import look_at, spared_pids
-from engine.processes.signalling import identify, is_alive, kill_groups, open_pidfd, send
+from engine.processes.signalling import is_alive, kill_groups, open_pidfd, send
 from engine.shield import shielded
 
 if TYPE_CHECKING:
@@ -29,19 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.model import Claim
-
-__all__ = [
-    "TAG_NAMES",
-    "Child",
-    "TreeSurvived",
-    "end_tree",
-    "environment",
-    "gone",
-    "identify",
-    "is_alive",
-    "spawn",
-    "tree_of",
-]
 
 TASK_ID = "AGENTMUX_TASK_ID"
 WORKER_ID = "AGENTMUX_WORKER_ID"
@@ -267,11 +254,3 @@ def _appending(path: Path) -> Iterator[int]:
 
 def _by_pid(process: ProcessId) -> int:
     return process.pid
-
-
-def seems_alive(process: ProcessId) -> bool:
-    """Tell whether this very process must be taken as alive: what cannot be known counts as it."""
-    try:
-        return is_alive(process)
-    except StorageError:
-        return True

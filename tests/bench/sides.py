@@ -21,7 +21,7 @@ from engine.core import Engine
 from engine.files import Layout
 from engine.filters import parse_filter
 from engine.model import Dag, TaskDef
-from engine.processes.trees import identify
+from engine.processes.signalling import identify
 from engine.store.store import Store
 
 NOOP = {"kind": "noop", "seconds": 0}

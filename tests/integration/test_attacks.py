@@ -24,7 +24,7 @@ from engine.cli.session import is_store
 from engine.commands import Hold, Release, Reset, Seed, Stop
 from engine.errors import StorageError, StoreGone, ValidationError
 from engine.findings import Level
-from engine.processes.trees import identify, is_alive, seems_alive
+from engine.processes.signalling import identify, is_alive, seems_alive
 from engine.store.database import WriteLock
 from tui.tail import read_tail
 

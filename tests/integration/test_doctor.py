@@ -23,7 +23,8 @@ from support.strays import a_dead_pid, a_tree
 from engine.core import Engine
 from engine.files import Layout
 from engine.findings import Level
-from engine.processes.trees import end_tree, identify
+from engine.processes.signalling import identify
+from engine.processes.trees import end_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

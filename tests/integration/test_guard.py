@@ -24,7 +24,8 @@ from engine.processes import guardian
 from engine.processes.census import RUN_ID, STATE_DIR, tree_of, trees_of
 from engine.processes.guard import Guard
 from engine.processes.proctable import look_at, variables_of
-from engine.processes.trees import TAG_NAMES, identify, is_alive
+from engine.processes.signalling import identify, is_alive
+from engine.processes.trees import TAG_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

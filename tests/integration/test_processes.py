@@ -21,18 +21,10 @@ import engine
 from engine.errors import StorageError
 from engine.model import Claim, ProcessId, State, TaskDef
 from engine.processes import signalling, trees
+from engine.processes.census import tree_of
 from engine.processes.proctable import look_at
-from engine.processes.trees import (
-    Child,
-    TreeSurvived,
-    end_tree,
-    environment,
-    gone,
-    identify,
-    is_alive,
-    spawn,
-    tree_of,
-)
+from engine.processes.signalling import identify, is_alive
+from engine.processes.trees import Child, TreeSurvived, end_tree, environment, gone, spawn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence

@@ -13,7 +13,7 @@ from support.stores import a_task, select
 
 from engine.commands import Seed
 from engine.model import ProcessId
-from engine.processes.trees import identify, is_alive
+from engine.processes.signalling import identify, is_alive
 
 # The first attempt hangs until it is ended; the next one is through at once.
 ONCE_HANGING = ["sh", "-c", "test -e marker || { touch marker; sleep 300 & wait; }"]

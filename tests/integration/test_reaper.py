@@ -24,7 +24,8 @@ from engine.clock import to_iso
 from engine.config import Config
 from engine.errors import LeaseLost, StorageError
 from engine.model import Outcome, ProcessId, RunOutcome
-from engine.processes.trees import TreeSurvived, seems_alive
+from engine.processes.signalling import seems_alive
+from engine.processes.trees import TreeSurvived
 from engine.reaper import Reaper
 from engine.store import orders
 from engine.store.lookout import Lookout

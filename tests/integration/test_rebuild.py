@@ -13,7 +13,7 @@ from support.stores import HOST, a_dag, a_task, check_store, opened, select, tas
 
 from engine.clock import to_iso
 from engine.model import EventType, ProcessId
-from engine.processes.trees import seems_alive
+from engine.processes.signalling import seems_alive
 from engine.store import orders
 from engine.store.lookout import Lookout
 from engine.store.reader import Reader

@@ -19,7 +19,7 @@ from support.strays import a_tree
 from engine.clock import to_iso
 from engine.commands import Seed
 from engine.model import Outcome, ProcessId, RunOutcome
-from engine.processes.trees import identify
+from engine.processes.signalling import identify
 
 if TYPE_CHECKING:
     import subprocess

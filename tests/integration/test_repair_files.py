@@ -20,7 +20,7 @@ from engine.care.repair import tidy
 from engine.clock import SystemClock
 from engine.commands import Seed
 from engine.core import Engine
-from engine.processes.trees import identify
+from engine.processes.signalling import identify
 from engine.store.store import Store
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from support.stores import (
 from engine.commands import Hold, Release, Seed, Stop
 from engine.errors import LeaseLost
 from engine.model import Outcome, ProcessId, RunOutcome
-from engine.processes.trees import is_alive
+from engine.processes.signalling import is_alive
 
 if TYPE_CHECKING:
     from engine.executors.base import RunContext

@@ -22,9 +22,9 @@ from support.stores import a_task, select
 from engine.commands import Cancel, Command, Kill, KillWorkers, Seed, Stop
 from engine.model import ProcessId
 from engine.processes import census, guardian, proctable, signalling, trees
-from engine.processes.census import RUN_ID, STATE_DIR, tagged
+from engine.processes.census import RUN_ID, STATE_DIR, tagged, tree_of
 from engine.processes.signalling import identify, is_alive, send
-from engine.processes.trees import end_tree, tree_of
+from engine.processes.trees import end_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -361,7 +361,6 @@ async def test_who_gets_a_pid_between_the_look_and_the_signal_hears_nothing(
     now = identify(stranger.pid)
     assert now is not None
     looks = [{before(now)}]
-    tree_of = trees.tree_of
     monkeypatch.setattr(trees, "tree_of", lambda *whose: looks.pop() if looks else tree_of(*whose))
     await end_tree("run", tmp_path / "state", [before(now)], grace=grace)
     assert looks == []

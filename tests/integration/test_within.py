@@ -19,7 +19,8 @@ import asyncio, sys
 from pathlib import Path
 from engine.errors import AgentmuxError
 from engine.model import ProcessId
-from engine.processes.trees import end_tree, identify
+from engine.processes.signalling import identify
+from engine.processes.trees import end_tree
 roots = [identify(int(pid)) for pid in sys.argv[3:]]
 try:
     asyncio.run(end_tree(sys.argv[2], Path(sys.argv[1]), roots, grace=0))

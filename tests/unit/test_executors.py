@@ -22,8 +22,10 @@ from engine.executors import builtin_executors
 from engine.executors.base import RunContext
 from engine.files import Layout
 from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, TaskDef
+from engine.processes.census import tree_of
 from engine.processes.proctable import look_at
-from engine.processes.trees import gone, identify, is_alive, tree_of
+from engine.processes.signalling import identify, is_alive
+from engine.processes.trees import gone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
