@@ -300,7 +300,8 @@ PROBE = """
 import asyncio, json, os, sys
 from pathlib import Path
 from engine.errors import LeaseConflict
-from engine.processes.trees import end_tree, tree_of
+from engine.processes.census import tree_of
+from engine.processes.trees import end_tree
 state = Path(os.environ["AGENTMUX_STATE_DIR"])
 run_id = os.environ["AGENTMUX_RUN_ID"]
 before = [process.pid for process in tree_of(run_id, state, [])]
