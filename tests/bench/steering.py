@@ -84,7 +84,10 @@ async def _worker(engine: Engine, folder: Path, *, outside: bool) -> AsyncIterat
         return
     command = (sys.executable, "-m", "engine.cli", "worker", "--agent", "codex")
     worker = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        *command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=asyncio.subprocess.DEVNULL,  # it tells what it works on; the table is all we want
     )
     yield
     worker.terminate()
