@@ -69,7 +69,7 @@ def events_are_whole(database: Path) -> bool:
     try:
         with closing(open_for_reading(database)) as db:
             return not gaps(db)
-    except (sqlite3.Error, ValueError, TypeError):
+    except sqlite3.Error:
         return False
 
 

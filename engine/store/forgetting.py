@@ -81,8 +81,8 @@ def in_words(gaps: Sequence[Gap]) -> str:
 
 def log_from(db: sqlite3.Connection) -> int:
     """Return the first seq that table and log must hold; what lies before may be gone."""
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (LOG_FROM,)).fetchone()
-    return int(row[0]) if row is not None else 1
+    seq = _noted(db, LOG_FROM)
+    return seq if type(seq) is int else 1
 
 
 def gaps(db: sqlite3.Connection) -> list[Gap]:
@@ -97,9 +97,22 @@ def gaps(db: sqlite3.Connection) -> list[Gap]:
 
 def lost_for_good(db: sqlite3.Connection) -> list[Gap]:
     """Return the seqs of which nothing tells any more, since a rebuild did not find them."""
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (LOST,)).fetchone()
-    gaps = [Gap(*pair) for pair in json.loads(row[0])] if row is not None else []
-    return [gap for gap in gaps if gap.last >= log_from(db)]
+    begin, noted = log_from(db), _noted(db, LOST)
+    pairs = noted if type(noted) is list else []
+    return [Gap(*pair) for pair in pairs if _is_pair(pair) and pair[1] >= begin]
+
+
+def _noted(db: sqlite3.Connection, key: str) -> object:
+    """Return what `meta` says; None if that is nothing, or no JSON: somebody has edited it."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    try:
+        return json.loads(row[0]) if row is not None else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _is_pair(pair: object) -> bool:
+    return type(pair) is list and len(pair) == 2 and all(type(seq) is int for seq in pair)
 
 
 def note_missing(db: sqlite3.Connection) -> list[Gap]:

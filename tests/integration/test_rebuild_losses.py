@@ -114,6 +114,19 @@ async def test_what_is_lost_for_good_is_noted_and_another_gap_is_an_error_all_th
     ]
 
 
+@pytest.mark.parametrize("note", ["garbage", "[[3]]", '[["3", "3"]]', '{"3": 3}', "null", ""])
+async def test_a_note_of_losses_that_cannot_be_read_excuses_nothing(
+    tmp_path: Path, note: str
+) -> None:
+    async with stopped_dead(tmp_path) as it:
+        await a_past(it)
+    damage.by_hand(it.layout, f"INSERT INTO meta VALUES ('lost', '{note}'), ('log_from', '{note}')")
+    assert audit_errors(it.layout) == []
+    damage.by_hand(it.layout, "DELETE FROM events WHERE seq = 3")
+    messages = [one.message for one in audit_errors(it.layout)]
+    assert "the events table has nothing between 2 and 4: 1 lost" in messages
+
+
 async def test_what_depends_on_a_task_whose_creation_is_lost_waits_until_it_is_seeded_again(
     tmp_path: Path,
 ) -> None:
