@@ -75,18 +75,21 @@ class TaskOrders:
         if not isinstance(ids, tuple):
             ids = tuple(await self._queries.task_ids(ids))
         before = {run.run_id: run for run in await self._lookout.active()}
+        # Looked at before anything is done: hosts end what is taken from them within milliseconds.
+        named = set() if isinstance(command, Retry) else set(ids)
+        seen = await self.trees(run for run in before.values() if run.task_id in named)
         answers = await self._store.order(_order_of(command, ids), dry_run=dry_run)
         runs = [one.run_id for one in answers.done.values() if one.run_id is not None]
         if isinstance(command, Release):
             held = [before[run_id] for run_id in runs if run_id in before]
-            ends = await self.trees(held)
+            ends = await self._ends(runs, seen, held)
             words = _words(command, answers)
             late = {} if dry_run else await self._see_released(answers, words)
         else:
             losing: Iterable[ActiveRun | EndingRun]
             losing = before.values() if dry_run else await self._lookout.endings()
             losing = [run for run in losing if run.run_id in set(runs)]
-            ends = await self.trees(losing)
+            ends = await self._ends(runs, seen, losing)
             words = _words(command, answers)
             if not dry_run:
                 force = isinstance(command, Kill) and command.force
@@ -192,6 +195,18 @@ class TaskOrders:
         ended = next((r for r in await self._queries.runs(task_id) if r.id == run_id), None)
         how = ended.outcome if ended is not None and ended.outcome is not None else "released"
         return f"released from {ordered.worker_id}" if how == "released" else f"{how} meanwhile"
+
+    async def _ends(
+        self,
+        run_ids: Iterable[str],
+        seen: Iterable[EndedRun],
+        there: Iterable[ActiveRun | EndingRun],
+    ) -> tuple[EndedRun, ...]:
+        """Return runs as they were seen; those that came since are looked at now, if `there`."""
+        known = {end.run_id: end for end in seen}
+        late = await self.trees(run for run in there if run.run_id not in known)
+        known |= {end.run_id: end for end in late}
+        return tuple(known[run_id] for run_id in run_ids if run_id in known)
 
     async def trees(self, runs: Iterable[ActiveRun | EndingRun]) -> tuple[EndedRun, ...]:
         """Return runs with the processes of their trees, as far as these can be told."""

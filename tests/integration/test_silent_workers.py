@@ -1,10 +1,10 @@
-"""Promises of orders about workers that do not answer: what is not done is never called done."""
+"""Promises of orders about workers that do not answer, or at once: what is told was done."""
 
 from __future__ import annotations
 
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from support.engines import QUICK, ended, suspend, until
 from support.reckoning import leader_of
@@ -13,12 +13,15 @@ from support.stores import HOST, a_task
 from engine.commands import Kill, Release, Seed
 from engine.errors import LeaseLost
 from engine.model import Outcome, ProcessId, RunOutcome
+from engine.processes.signalling import is_alive
 from engine.processes.trees import TreeSurvived
 from engine.store.rows import LiveWorker
 
 if TYPE_CHECKING:
     import pytest
     from support.engines import Project
+
+    from engine.store.orders import Orders
 
 SLEEPS = {"kind": "shell", "argv": ["sleep", "600"]}
 
@@ -81,3 +84,24 @@ async def test_what_a_newer_worker_of_the_same_id_holds_is_not_taken_back(projec
         assert project.state("a") == "RUNNING"
         await tasks.take_back(LiveWorker("w", "codex", HOST, False, None, None), force=True)
         assert project.state("a") == "READY"
+
+
+async def test_a_receipt_names_the_processes_that_were_ended_however_fast_their_host_was(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", payload=SLEEPS))))
+        await engine.start_worker("codex")
+        await until(lambda: leader_of(project.layout, "a"), "its leader is known")
+        leader = leader_of(project.layout, "a")
+        assert leader is not None
+        order = engine._store.order
+
+        async def ended_at_once(*args: Any, **more: Any) -> Orders:
+            answers = await order(*args, **more)
+            await until(lambda: not is_alive(leader), "its host has ended it")
+            return answers
+
+        monkeypatch.setattr(engine._store, "order", ended_at_once)
+        receipt = await engine.execute(Kill(("a",)))
+    assert [end.pids for end in receipt.ends] == [(leader.pid,)]
