@@ -16,8 +16,8 @@ from engine.model import ProcessId
 from engine.processes.proctable import (
     OUTSIDE,
     all_pids,
+    is_kernel_thread,
     look_at,
-    sees_kernel_threads,
     session_of,
     spared_pids,
     variables_of,
@@ -247,8 +247,8 @@ def take_census() -> Census:
             if session is None:
                 settled = False
                 continue
-            if session == OUTSIDE and sees_kernel_threads():
-                continue  # where there are none, a shell from without and all its children are so
+            if session == OUTSIDE and is_kernel_thread(pid):
+                continue  # hundreds, and each would look like a process in the midst of its exec
             sessions[pid] = session
             variables = variables_of(pid)
             if variables is None:

@@ -49,9 +49,9 @@ class Look:
 def session_of(pid: int) -> int | None:
     """Return a process's session, None if it is gone.
 
-    OUTSIDE if its leader is not in our pid namespace: so for kernel threads, and in a container
-    for whatever was started into it from without. UNKNOWN where the system keeps other sessions
-    to itself.
+    OUTSIDE if it never had one, as kernel threads, init and the children of an init that calls
+    no setsid; or if its leader is not in our pid namespace, as whatever is started into a
+    container from without. UNKNOWN where the system keeps other sessions to itself.
     """
     try:
         return os.getsid(pid)
@@ -74,16 +74,12 @@ def spared_pids() -> set[int]:
 
 if sys.platform == "linux":
 
-    @cache
-    def sees_kernel_threads() -> bool:
-        """Tell whether kernel threads are listed: hundreds that look like a process in its exec.
-
-        They are where the first of them, pid 2, is: not in a container.
-        """
+    def is_kernel_thread(pid: int) -> bool:
+        """Tell whether a pid is a thread of the kernel's own, which no run can hold."""
         try:
-            stat = _read("/proc/2/stat")
+            stat = _read(f"/proc/{pid}/stat")
         except OSError:
-            return False
+            return False  # gone, or nothing can be said: whoever looks further is told so
         return bool(int(stat[stat.rindex(b")") + 2 :].split()[6]) & _KERNEL_THREAD)
 
     def all_pids() -> set[int]:
@@ -191,8 +187,8 @@ if sys.platform == "linux":
 
 else:
 
-    def sees_kernel_threads() -> bool:
-        """Tell whether kernel threads are listed among the processes: not on this system."""
+    def is_kernel_thread(pid: int) -> bool:  # noqa: ARG001 - as on Linux
+        """Tell whether a pid is a thread of the kernel's own: none is listed on this system."""
         return False
 
     def all_pids() -> set[int]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,12 +24,12 @@ from engine.commands import Cancel, Command, Kill, KillWorkers, Seed, Stop
 from engine.model import ProcessId
 from engine.processes import census, guardian, proctable, signalling, trees
 from engine.processes.census import RUN_ID, STATE_DIR, tagged, tree_of
+from engine.processes.proctable import all_pids, is_kernel_thread, session_of
 from engine.processes.signalling import identify, is_alive, send
 from engine.processes.trees import end_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from engine.core import Engine
     from engine.processes.proctable import Look
@@ -434,3 +435,26 @@ def test_a_shell_that_came_into_a_container_from_without_finds_its_children(tmp_
         text=True,
     )
     assert told.stdout.split() == ["True"]
+
+
+def test_who_has_no_session_is_found_by_the_tag_also_beside_kernel_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So are the children of an init that calls no setsid, and whatever CI systems start."""
+    monkeypatch.setattr(
+        census, "session_of", lambda pid: 0 if session_of(pid) is not None else None
+    )
+    tag = {RUN_ID: "run", STATE_DIR: str(tmp_path.resolve())}
+    child = subprocess.Popen(["sleep", "600"], env=os.environ | tag)
+    try:
+        assert {member.pid for member in tree_of("run", tmp_path, [])} == {child.pid}
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_kernel_threads_are_told_from_processes() -> None:
+    told = {pid for pid in all_pids() if is_kernel_thread(pid)}
+    assert os.getpid() not in told
+    kthreadd = Path("/proc/2/comm")
+    assert (2 in told) == (kthreadd.exists() and kthreadd.read_text() == "kthreadd\n")
