@@ -12,21 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.clock import ManualClock
-from support.engines import until
-from support.stores import Opened, a_dag, a_task, opened, select
-
-from engine.care import gc, gcplan
-from engine.care.gc import Collected, parse_age
-from engine.clock import SystemClock
-from engine.errors import StorageError, ValidationError
-from engine.store import orders
-from engine.store.database import WriteLock
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-
 from support.aged import (
     DAY,
     FAILED,
@@ -40,6 +25,19 @@ from support.aged import (
     pass_days,
     plan,
 )
+from support.clock import ManualClock
+from support.engines import until
+from support.stores import Opened, a_dag, a_task, opened, select
+
+from engine.care import gc, gcplan
+from engine.care.gc import Collected, parse_age
+from engine.clock import SystemClock
+from engine.errors import StorageError, ValidationError
+from engine.store import orders
+from engine.store.database import WriteLock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 @pytest.fixture

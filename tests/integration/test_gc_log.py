@@ -10,6 +10,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from support.aged import (
+    DONE,
+    FAILED,
+    MONTH,
+    a_run,
+    catch_up,
+    collect,
+    forget,
+    is_sound,
+    last_of,
+    leave,
+    pass_days,
+    plan,
+    three_generations,
+)
 from support.clock import ManualClock
 from support.engines import until
 from support.stores import HOST, Opened, a_dag, a_task, events_of, opened, select, tasks_of
@@ -32,23 +47,6 @@ if TYPE_CHECKING:
 
     from engine.care.gc import Collected, Plan
     from engine.model import Dag
-
-
-from support.aged import (
-    DONE,
-    FAILED,
-    MONTH,
-    a_run,
-    catch_up,
-    collect,
-    forget,
-    is_sound,
-    last_of,
-    leave,
-    pass_days,
-    plan,
-    three_generations,
-)
 
 
 @pytest.fixture
