@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from engine.filters import TaskFilter
+from engine.filters import Filter
 from engine.model import ALL_AGENTS
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.errors import Code
     from engine.model import Dag
 
-Tasks = tuple[str, ...] | TaskFilter
+Tasks = tuple[str, ...] | Filter
 """The tasks that a command is for: by id, or all that a filter finds when it is carried out."""
 
 Workers = tuple[str, ...] | None

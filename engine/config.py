@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.parsing.checks import Findings, line_of_text, mapping, number, sequence
+from engine.parsing.checks import Findings, line_of_text, mapping, number, sequence, yes_or_no
 from engine.parsing.yamlfile import parse_yaml, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from engine.parsing.checks import Check
+    from engine.parsing.checks import Check, Place
 
 SETTINGS = "agentmux.yaml"
 HARMLESS = (
@@ -52,12 +52,27 @@ class ShellConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ScreenConfig:
+    """What a dashboard does until its user says otherwise.
+
+    `bell` rings for what needs somebody, `title` writes into the terminal's title bar, `toasts`
+    tell what just ended. `ascii`: draw with ASCII alone; None leaves that to the locale.
+    """
+
+    bell: bool = True
+    title: bool = True
+    toasts: bool = True
+    ascii: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The settings. All durations are seconds.
 
     `lease` is how long a claim holds without renewal, `renew` the time between renewals,
     `heartbeat` the time between signs of life, `stale_after` the silence after which a worker
-    is shown as stale, `grace` the time between SIGTERM and SIGKILL.
+    is shown as stale, `grace` the time between SIGTERM and SIGKILL. `keys` are the keys that
+    actions of the dashboard get instead of their own; which of both there are, it says itself.
     """
 
     lease: float = 600.0
@@ -66,6 +81,8 @@ class Config:
     stale_after: float = 15.0
     grace: float = 5.0
     shell: ShellConfig = field(default_factory=ShellConfig)
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    screen: ScreenConfig = field(default_factory=ScreenConfig)
 
 
 _DURATION = number(above=0)
@@ -80,6 +97,13 @@ _LESS = (("renew", "lease"), ("heartbeat", "stale_after"))
 """The first of each pair must be less than the second, or every claim or worker would lapse."""
 
 _PROGRAM = line_of_text(longest=4096)
+_KEY = line_of_text(longest=64)
+_SWITCHES: Mapping[str, Check] = {
+    "bell": yes_or_no,
+    "title": yes_or_no,
+    "toasts": yes_or_no,
+    "ascii": yes_or_no,
+}
 
 
 def settings_file(project: Path, state_dir: Path) -> Path:
@@ -107,6 +131,18 @@ def load_config(path: Path) -> Config:
     return Config(**settings)
 
 
+def refuse_settings(path: Path, wrong: Iterable[tuple[Place, str]]) -> None:
+    """Raise ValidationError for good settings that their user cannot take, each with its line.
+
+    `wrong` are places in the file and what is wrong there; without any, nothing happens.
+    """
+    findings = Findings()
+    for place, message in wrong:
+        findings.add(place, message)
+    if findings.items:
+        parse_yaml(read_text(path), str(path)).refuse(findings)
+
+
 def _settings(value: object, findings: Findings) -> dict[str, Any]:
     """Return the keyword arguments for Config, as far as they are good."""
     if value is None:
@@ -114,7 +150,7 @@ def _settings(value: object, findings: Findings) -> dict[str, Any]:
     if not isinstance(value, dict):
         findings.check(value, mapping, ())
         return {}
-    findings.check_keys(value, {*_RULES, "shell"}, ())
+    findings.check_keys(value, {*_RULES, "shell", "keys", "screen"}, ())
     settings: dict[str, Any] = {
         name: float(value[name])
         for name, rule in _RULES.items()
@@ -123,6 +159,10 @@ def _settings(value: object, findings: Findings) -> dict[str, Any]:
     _compare(value, settings, findings)
     if "shell" in value:
         settings["shell"] = _shell(value["shell"], findings)
+    if "keys" in value:
+        settings["keys"] = _keys(value["keys"], findings)
+    if "screen" in value:
+        settings["screen"] = _screen(value["screen"], findings)
     return settings
 
 
@@ -155,3 +195,30 @@ def _shell(value: object, findings: Findings) -> ShellConfig:
     for index, program in enumerate(allow):
         findings.check(program, _PROGRAM, ("shell", "allow", index))
     return ShellConfig(tuple(dict.fromkeys(item for item in allow if isinstance(item, str))))
+
+
+def _keys(value: object, findings: Findings) -> dict[str, tuple[str, ...]]:
+    """Return the keys of each action as the file has them: one, or a list."""
+    if not isinstance(value, dict):
+        findings.check(value, mapping, ("keys",))
+        return {}
+    keys: dict[str, tuple[str, ...]] = {}
+    for action, wanted in value.items():
+        if action.startswith("x-"):
+            continue
+        listed = wanted if isinstance(wanted, list) else [wanted]
+        for index, key in enumerate(listed):
+            place = ("keys", action, index) if isinstance(wanted, list) else ("keys", action)
+            findings.check(key, _KEY, place)
+        keys[action] = tuple(key for key in listed if isinstance(key, str))
+    return keys
+
+
+def _screen(value: object, findings: Findings) -> ScreenConfig:
+    if not isinstance(value, dict):
+        findings.check(value, mapping, ("screen",))
+        return ScreenConfig()
+    findings.check_fields(value, _SWITCHES, ("screen",))
+    return ScreenConfig(
+        **{name: value[name] for name in _SWITCHES if isinstance(value.get(name), bool)}
+    )

@@ -24,6 +24,7 @@ from engine.feed import Feed
 from engine.files import Layout
 from engine.host import Host
 from engine.log.journal import Journal
+from engine.meter import Meter
 from engine.orders.control import Control
 from engine.orders.on_tasks import TaskOrders
 from engine.orders.on_workers import WorkerOrders
@@ -39,11 +40,13 @@ from engine.store.reader import Reader
 from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
+    from engine.care.attention import Attention
     from engine.commands import Command, OnStep, Receipt
     from engine.store.writer import Committed
+    from engine.views import AttentionRow, ProcessRow, Usage
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +114,8 @@ class Engine:
             me=self._host.identity,
         )
         self._control = self._make_control()
+        self._meter = Meter(self.layout, self._lookout, self.clock)
+        self._attention: Attention | None = None
         self._reaping = False
         self._staffing: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
@@ -307,9 +312,33 @@ class Engine:
         await self._end_staffing()
         await self._host.stop(drain=drain)
 
+    async def attention(self) -> list[AttentionRow]:
+        """Return what only a person can settle, oldest first. See engine.care.attention.
+
+        A look that finds something wrong takes half a second, the others milliseconds.
+        """
+        from engine.care.attention import Attention  # noqa: PLC0415 - short commands start without
+
+        if self._attention is None:
+            last_seq = self.queries.last_seq
+            self._attention = Attention(self.layout, self.config, self.clock, last_seq)
+        return await self._attention.rows()
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Return what the process tree of each run of any host takes, by run id. See Meter."""
+        return await self._meter.usage()
+
+    async def processes_of(self, run_id: str) -> list[ProcessRow]:
+        """Return the process tree of a run, parents before their children. See Meter."""
+        return await self._meter.processes_of(run_id)
+
     def active_runs(self) -> int:
         """Count the runs of this process."""
         return self._host.active_runs()
+
+    def own_workers(self) -> tuple[str, ...]:
+        """Return the ids of the workers of this process."""
+        return tuple(worker.id for worker in self._host.workers.values())
 
     async def settled(self) -> None:
         """Wait until nothing more can run: nothing is active, claimable or waits for such."""
@@ -325,10 +354,12 @@ class Engine:
         *,
         dry_run: bool = False,
         on_step: OnStep = lambda _step: None,
+        hurry: asyncio.Event | None = None,
     ) -> Receipt:
         """Carry out a command, or with `dry_run` only say what it would do.
 
-        `on_step` is told how far a Seed or a Reset is, sometimes on another thread.
+        `on_step` is told how far a Seed or a Reset is, sometimes on another thread. A Reset that
+        waits for workers kills those that are left as soon as `hurry` is set.
 
         Raises:
             AgentmuxError: nothing of the command was done. What was refused in part is in the
@@ -337,7 +368,9 @@ class Engine:
         """
         if self.read_only:
             raise StorageError("this engine only watches; it takes no commands")
-        return await self._control.execute(command, dry_run=dry_run, on_step=on_step)
+        return await self._control.execute(
+            command, dry_run=dry_run, on_step=on_step, hurry=hurry or asyncio.Event()
+        )
 
     def _committed(self, committed: Committed) -> None:
         self._journal.poke()

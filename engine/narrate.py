@@ -6,6 +6,7 @@ text that came from outside passes through `clean_text`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,32 @@ def describe_reasons(reasons: Collection[Reason], error: str | None = None) -> s
         else:
             parts.append(_WHY_BLOCKED[reason])
     return "; ".join(parts)
+
+
+def describe_changes(fields: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Say of each field (before, after) how it changed; a payload's keys are told one by one."""
+    told: list[str] = []
+    for name, (before, after) in fields.items():
+        if name == "deps":
+            gone = [f"-{dep}" for dep in before if dep not in after]
+            new = [f"+{dep}" for dep in after if dep not in before]
+            told.append("deps " + (" ".join(map(clean_text, [*new, *gone])) or "in another order"))
+        elif isinstance(before, Mapping) and isinstance(after, Mapping):
+            told += [
+                f"{clean_text(key)} {_value(before.get(key))} → {_value(after.get(key))}"
+                for key in dict.fromkeys((*before, *after))
+                if before.get(key) != after.get(key)
+            ]
+        else:
+            told.append(f"{name} {_value(before)} → {_value(after)}")
+    return told
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return cut_middle(clean_text(text), 48)
 
 
 def _created(event: Event) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -126,3 +127,99 @@ class TaskDetail:
     runs: tuple[RunRow, ...]
     events: tuple[Event, ...]
     explanation: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a list is sorted: by one of its columns, then by its own order.
+
+    `column` is empty for the list's own order; which others there are, each query says.
+    """
+
+    column: str = ""
+    descending: bool = False
+
+
+IN_FILE = Order("file")
+"""Tasks in the order of the DAG file."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """A task as the graph shows it. `seconds`: how long its last finished run took, or None."""
+
+    id: str
+    name: str
+    agent: str
+    state: State
+    reasons: tuple[Reason, ...]
+    pending: int
+    deps: tuple[str, ...]
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CriticalPath:
+    """The chain of unfinished tasks that takes longest: what decides when the work is over.
+
+    `seconds` is estimated from the durations of finished runs (of the agent, else of all), with
+    what has already run taken off; None while nothing has finished. `ids` in the order of work.
+    """
+
+    ids: tuple[str, ...] = ()
+    seconds: float | None = None
+
+
+class Need(StrEnum):
+    """Why something needs a person."""
+
+    HUMAN = "human"
+    """BLOCKED `human`: it waits for somebody."""
+    EXHAUSTED = "exhausted"
+    """FAILED, and no retry is left."""
+    STALE = "stale"
+    """A worker gives no sign of life."""
+    ORPHAN = "orphan"
+    """Processes of a run whose worker is gone."""
+    ALERT = "alert"
+    """Anything else that `health` tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionRow:
+    """One thing that only a person can settle: what it is about, since when, and what to do.
+
+    `key` tells it from all others for as long as it lasts. `words` are not cleaned.
+    """
+
+    key: str
+    need: Need
+    subject: str
+    since: datetime
+    words: str
+    task_id: str | None = None
+    worker_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the process tree of a run takes: CPU in percent of one core, memory in bytes.
+
+    `cpu` is None at the first look: a share needs two.
+    """
+
+    cpu: float | None
+    memory: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """A process of a run's tree; `depth` 0 is the run's first. `cpu` and `memory` as in Usage."""
+
+    pid: int
+    depth: int
+    command: str
+    cpu: float | None
+    memory: int
+    started_at: datetime

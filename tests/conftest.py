@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 _SLOW_BY_NATURE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
@@ -44,3 +49,19 @@ def _hear_signals_again() -> None:
 
 
 _hear_signals_again()
+
+# Nobody's own preferences are read or written, here or in a program that a test starts.
+CONFIG = Path(tempfile.mkdtemp(prefix="agentmux-config-"))
+os.environ["XDG_CONFIG_HOME"] = str(CONFIG)
+atexit.register(shutil.rmtree, CONFIG, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def as_for_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test with nothing remembered, and apps in the terminal that most people have."""
+    for left in CONFIG.iterdir():
+        shutil.rmtree(left)
+    for name in ("NO_COLOR", "TEXTUAL_THEME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine import __version__
-from engine.errors import AgentmuxError, StorageError
+from engine.errors import AgentmuxError, StorageError, ValidationError
 from engine.files import Layout
 from tui.terminal import lasting_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from engine.core import Engine
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sample_dags"
 STATE_DIR = "AGENTMUX_STATE_DIR"
@@ -140,26 +142,42 @@ def _demo(workers: int) -> Iterator[Plan]:
 
 
 async def _offer_demo() -> bool:
-    from tui.offer import Offer  # noqa: PLC0415 - see the module's docstring
+    from tui.fitted import read_fitting  # noqa: PLC0415 - see the module's docstring
+    from tui.offer import Offer  # noqa: PLC0415
 
-    offer = Offer()
+    offer = Offer(await asyncio.to_thread(read_fitting, Path.cwd(), Path("state")))
     with lasting_terminal(), _on_signals(offer.exit):
         return await offer.run_async() is True
 
 
 async def _show(plan: Plan) -> int:
-    from engine.commands import Seed  # noqa: PLC0415 - see the module's docstring
-    from engine.core import Engine  # noqa: PLC0415
+    from engine.front import Front  # noqa: PLC0415 - see the module's docstring
     from tui.app import Dashboard  # noqa: PLC0415
+    from tui.fitted import Fitting, read_fitting  # noqa: PLC0415
 
-    async with Engine(plan.state_dir, project=plan.project, read_only=plan.watching) as engine:
+    async def begin(engine: Engine) -> None:
+        from engine.commands import Seed  # noqa: PLC0415
+
         if plan.seed is not None:
             await engine.execute(Seed(plan.seed))
-        dashboard = Dashboard(engine, watching=plan.watching)
+        if plan.workers:
+            await engine.start_workers(plan.workers)
+
+    try:
+        fitting = await asyncio.to_thread(read_fitting, plan.project, plan.state_dir)
+    except ValidationError:
+        if not plan.watching:
+            raise
+        fitting = Fitting()  # who only looks must see the fleet all the more
+    async with Front(
+        plan.state_dir, project=plan.project, read_only=plan.watching, after=begin
+    ) as front:
+        dashboard = Dashboard(front, fitting, watching=plan.watching)
         with lasting_terminal(), _on_signals(dashboard.exit):
-            if plan.workers:
-                await engine.start_workers(plan.workers)
             await dashboard.run_async()
+    await fitting.preferences.save()
+    if front.failure is not None:
+        raise front.failure
     return dashboard.return_code or 0
 
 

@@ -1,4 +1,4 @@
-"""The Dashboard: refreshes what is on screen, hands actions to whoever does them, quits cleanly.
+"""The Dashboard: refreshes what is on screen, opens screens, hands actions to whoever does them.
 
 The engine is opened around it (DESIGN §9). Nothing here outlives the app but what the engine
 holds: leases and runs are never in a Textual worker.
@@ -7,76 +7,67 @@ holds: leases and runs are never in a Textual worker.
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING
 
 from textual import work
-from textual.app import App
 from textual.widgets import Input
 
+from engine.commands import Command, Reset, Seed
 from engine.errors import AgentmuxError
-from engine.model import ALL_AGENTS
-from engine.text import clean_text, plural
-from tui.actions import BY_NAME, Action
-from tui.screens.detail import DetailScreen
-from tui.screens.dialogs import Choice, HelpScreen, hurry_question, quit_question
+from engine.text import clean_text
+from engine.views import Progress
+from tui.actions.table import BY_NAME
+from tui.aside import EVERY, Aside
+from tui.attendant import Attendant, Ear
+from tui.commanding import Commanding
+from tui.dagfile import DagFile
+from tui.navigation import Target, screen_for, target_of
 from tui.screens.main import MainScreen
 from tui.screens.paned import PanedScreen
-from tui.snapshot import explain
-from tui.theme import AGENTMUX, meanings
 
 if TYPE_CHECKING:
     from textual import events
     from textual.screen import Screen
 
-    from engine.commands import Command, Receipt
+    from engine.model import Event
+    from tui.fitted import Fitting
     from tui.ports import Engine
 
-T = TypeVar("T")
-
-STYLES = Path(__file__).resolve().parents[1] / "styles"
 PACE = 0.25
 """Seconds between two refreshes at least, however fast the store changes."""
+SHARE = 3.0
+"""Times as long as a refresh took, the dashboard rests before the next: a store that is slow to
+read is not read all the time."""
 RECHECK = 5
 """Ticks after which workers are looked at again: a process that was killed commits nothing."""
-_TOLD = 4
-"""Lines of a receipt that are shown before the rest is only counted."""
 
 
-class Styled(App[T]):
-    """An app in the project's own theme; `TEXTUAL_THEME` names another one."""
-
-    CSS_PATH: ClassVar[list[str | os.PathLike[str]]] = [STYLES / "agentmux.tcss"]  # type: ignore[assignment]  # Textual types the one, takes the other
-    ENABLE_COMMAND_PALETTE = False
-    TITLE = "agentmux"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_theme(AGENTMUX)
-        wanted = os.environ.get("TEXTUAL_THEME", "")
-        self.theme = wanted if wanted in self.available_themes else AGENTMUX.name
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Give themes that know nothing of our meanings a colour for each."""
-        return meanings(self.current_theme)
-
-
-class Dashboard(Styled[None]):
+class Dashboard(Commanding):
     """The control room. `watching`: it steers nothing. `pace`: seconds between refreshes."""
 
-    def __init__(self, engine: Engine, *, watching: bool = False, pace: float = PACE) -> None:
-        super().__init__()
-        self._engine = engine
+    def __init__(
+        self,
+        engine: Engine,
+        fitting: Fitting | None = None,
+        *,
+        watching: bool = False,
+        pace: float = PACE,
+    ) -> None:
+        super().__init__(engine, fitting)
         self._watching = watching
         self._pace = pace
         self._changed = True
         self._due = asyncio.Event()
         self._urgent = asyncio.Event()
         self._ticks = 0
-        self._leaving = False
         self._resting = False
         self._main = MainScreen(engine, watching=watching)
+        self._aside = Aside(engine)
+        self._progress = Progress()
+        self._ear = Ear()
+        self._attendant = Attendant()
+        self._file: DagFile | None = None
 
     def get_default_screen(self) -> Screen[None]:
         """Open on the dashboard, with no empty screen before it."""
@@ -91,27 +82,59 @@ class Dashboard(Styled[None]):
         """Begin to listen."""
         self._listen()
         self._refresh_for_ever()
+        self._look_aside()
         self.set_interval(1.0, self.tick)
+        self._see_opened()
+
+    @work(group="opening", exit_on_error=True)
+    async def _see_opened(self) -> None:
+        """Tell what was mended at the opening; leave if there is nothing to be shown."""
+        await self._engine.over.wait()
+        if self._engine.failure is not None:
+            self.exit(return_code=1)
+        for notice in self._engine.notices:
+            self.say(notice, severity="warning")
+        self.ring(changed=True, urgent=True)
 
     # -- refreshing ------------------------------------------------------------------------
 
     @work(group="feed", exit_on_error=True)
     async def _listen(self) -> None:
         async for _ in self._engine.changes():
+            self._aside.changed()
             self.ring(changed=True)
 
     @work(group="feed", exit_on_error=True)
+    async def _look_aside(self) -> None:
+        await self._engine.over.wait()
+        while True:
+            if await self._aside.look():
+                self._main.tell(self._aside.facts)
+                for screen in self.screen_stack:
+                    if isinstance(screen, PanedScreen):
+                        screen.needs = len(self._aside.facts.needs)
+                        screen.refresh_bars()
+            await asyncio.sleep(EVERY)
+
+    @work(group="feed", exit_on_error=True)
     async def _refresh_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._due.wait()
             self._due.clear()
             self._urgent.clear()
             changed, self._changed = self._changed, False
             self._resting = False
+            began = loop.time()
             await self._top.load(changed=changed)
+            if changed and self._engine.over.is_set():
+                await self._attend()
+            took = loop.time() - began
             self._resting = not self._due.is_set()
+            # Not before there is something to be seen: both at once would take twice as long.
+            self.call_after_refresh(self._engine.begin)
             try:
-                await asyncio.wait_for(self._urgent.wait(), self._pace)
+                await asyncio.wait_for(self._urgent.wait(), max(self._pace, took * SHARE))
             except TimeoutError:
                 continue
 
@@ -135,10 +158,58 @@ class Dashboard(Styled[None]):
             self.ring()
         if self._main.picture.trouble:
             self.ring(changed=True)
-        self._main.quitting = self._quitting()
+        self._main.quitting = self.leaving_words
+        self._look_at_file()
+        self._note([])
+        self._remember()
         for screen in self.screen_stack:
             if isinstance(screen, PanedScreen):
                 screen.tick()
+
+    async def _attend(self) -> None:
+        """Tell what has happened to somebody who looks elsewhere."""
+        queries = self._engine.queries
+        try:
+            events = await self._ear.listen(queries)
+            if self._top is not self._main:
+                self._progress = await queries.progress()
+        except AgentmuxError:
+            return  # the panes say so
+        if self._top is self._main:
+            self._progress = self._main.picture.progress.value
+        self._note(events)
+
+    def _note(self, events: list[Event]) -> None:
+        needs, now = len(self._aside.facts.needs), self._engine.clock.monotonic()
+        self.attend(self._attendant.note(self._progress, events, needs, now))
+
+    @work(group="preferences", exclusive=True, exit_on_error=True)
+    async def _remember(self) -> None:
+        """Keep what the user chose, and say what is wrong with where it is kept."""
+        if self.preferences.due:
+            await self.preferences.save()
+        for notice in self.preferences.notices:
+            self.say(notice, severity="warning")
+        self.preferences.notices.clear()
+
+    @work(group="file", exclusive=True, exit_on_error=True)
+    async def _look_at_file(self) -> None:
+        """Say so when the DAG file on disk is another one than was seeded."""
+        dag = self._main.picture.progress.value.dag
+        if not dag or self._watching:
+            return
+        if self._file is None or str(self._file.path) != dag:
+            self._file = await asyncio.to_thread(DagFile, Path(dag))
+        elif self._main.seeded():
+            await asyncio.to_thread(self._file.know)
+        changed = await asyncio.to_thread(self._file.changed)
+        self._main.news = f"{clean_text(self._file.path.name)} changed: S" if changed else ""
+
+    def up_to_date(self, command: Command) -> None:
+        """Take the DAG file for known once it was seeded, or would change nothing."""
+        if isinstance(command, Seed | Reset) and self._file is not None:
+            self._file.know()
+            self._main.news = ""
 
     @property
     def _top(self) -> PanedScreen:
@@ -169,99 +240,58 @@ class Dashboard(Styled[None]):
         action = BY_NAME[name]
         screen = self.screen
         if isinstance(screen, PanedScreen):
+            screen.pin()
             selection = screen.selection()
             if reason := action.refuse(selection):
                 self.say(reason, severity="warning")
                 return
             if action.command is not None:
-                self._carry_out(action, action.command(selection))
+                bulk = bool(selection.marked)
+                self.carry_out(
+                    action.command(selection),
+                    asks=action.asks or bulk,
+                    done=screen.clear_marks if bulk else lambda: None,
+                )
                 return
+            if target := target_of(name, selection):
+                self.open(target)
+                return
+        await self._do(name)
+
+    async def _do(self, name: str) -> None:
+        screen = self.screen
         match name:
             case "quit":
                 self.leave()
             case "help":
-                self.push_screen(HelpScreen())
-            case "detail":
-                await self._open()
+                from tui.screens.help import HelpScreen  # noqa: PLC0415 - only when it is wanted
+
+                self.push_screen(HelpScreen(self.keymap))
+            case "palette":
+                from tui.palette import Palette  # noqa: PLC0415 - likewise
+
+                self.push_screen(Palette())
+            case "add" if isinstance(screen, PanedScreen):
+                self.add_worker(screen.selection().agent)
             case "pane_1" | "pane_2" | "pane_3" | "pane_4":
                 await screen.run_action(f"pane({name[-1]})")
+            case _ if BY_NAME[name].local:
+                await self.run_action(BY_NAME[name].local, self.focused)
             case _:
                 await screen.run_action(name)
 
-    async def _open(self) -> None:
-        task_id = self._main.selection().opens
-        assert task_id is not None
-        detail = DetailScreen(self._engine, task_id, watching=self._watching)
-        self.push_screen(detail, lambda _: self.ring(changed=True, urgent=True))
+    def open(self, target: Target) -> None:
+        """Show another screen."""
+        screen = screen_for(target, self._engine, watching=self._watching)
+        self.push_screen(screen, lambda _: self.ring(changed=True, urgent=True))
         self.ring(changed=True, urgent=True)
 
-    @work(group="commands", exit_on_error=True)
-    async def _carry_out(self, action: Action, commands: tuple[Command, ...]) -> None:
-        for command in commands:
-            try:
-                receipt = await self._engine.execute(command)
-            except AgentmuxError as error:
-                self.say(f"{action.label}: {error}", severity="error")
-            except Exception as error:  # noqa: BLE001 - a command that breaks must not take the screen with it
-                self.say(f"{action.label} failed: {explain(error)}", severity="error")
-            else:
-                self._tell(receipt)
-        self.ring(changed=True, urgent=True)
+    def on_paned_screen_go(self, event: PanedScreen.Go) -> None:
+        """Go where a screen leads."""
+        event.stop()
+        self.open(Target(event.name, event.task_id, event.run_id, event.worker_id))
 
-    def _tell(self, receipt: Receipt) -> None:
-        done = [
-            f"{'all agents' if subject == ALL_AGENTS else subject}: {words}"
-            for subject, words in receipt.done.items()
-        ]
-        if done:
-            self.say(_listed(done))
-        refused = [f"{refusal.subject}: {refusal.message}" for refusal in receipt.refused]
-        if refused:
-            self.say(_listed(refused), severity="warning")
-
-    def say(self, text: str, *, severity: str = "information") -> None:
-        """Show a message for a few seconds, as it is."""
-        level = severity if severity in {"warning", "error"} else "information"
-        self.notify(clean_text(text, newlines=True), severity=level, markup=False)  # type: ignore[arg-type]  # one of its literals
-
-    # -- leaving ---------------------------------------------------------------------------
-
-    async def action_quit(self) -> None:
-        """Quit as `q` does."""
-        self.leave()
-
-    def leave(self) -> None:
-        """Quit; ask first while runs of this process are alive."""
-        runs = self._engine.active_runs()
-        if not runs:
-            self.exit()
-            return
-        question = hurry_question(runs) if self._leaving else quit_question(runs)
-        self.push_screen(question, self._answered)
-
-    def _answered(self, choice: Choice | None) -> None:
-        if choice is Choice.YES:
-            self._stop(drain=False)
-        elif choice is Choice.WAIT:
-            self._stop(drain=True)
-
-    @work(group="leaving", exit_on_error=True)
-    async def _stop(self, *, drain: bool) -> None:
-        self._leaving = True
-        self._main.quitting = self._quitting() if drain else "stopping …"
+    def tell_leaving(self, words: str) -> None:
+        """Show that the app is about to quit."""
+        self._main.quitting = words
         self._main.tick()
-        try:
-            await self._engine.stop_workers(drain=drain)
-        finally:
-            self.exit()
-
-    def _quitting(self) -> str:
-        if not self._leaving:
-            return ""
-        runs = self._engine.active_runs()
-        return f"quits when {plural(runs, 'run')} {'ends' if runs == 1 else 'end'}"
-
-
-def _listed(lines: list[str]) -> str:
-    more = [f"and {len(lines) - _TOLD} more"] if len(lines) > _TOLD else []
-    return "\n".join(lines[:_TOLD] + more)

@@ -31,27 +31,27 @@ def task_lines(detail: TaskDetail, now: datetime, width: int) -> list[Line]:
     head = f"{symbol} {look.state_words(task, now)}"
     lines: list[Line] = [((head, tone), (f"  {look.spent(task, now)}", Tone.TEXT))]
     if task.name != task.id:
-        lines += _text(clean_text(task.name), width, Tone.BOLD)
+        lines += text_lines(clean_text(task.name), width, Tone.BOLD)
     if task.error and task.state not in ACTIVE:
-        lines += _text(clean_text(task.error), width, look.why_tone(task))
-    lines += _section("Why", width)
+        lines += text_lines(clean_text(task.error), width, look.why_tone(task))
+    lines += section("Why", width)
     for sentence in detail.explanation:
         lines += _bullet(clean_text(sentence), width)
-    lines += _section("Definition", width)
-    lines += _pair("agent", clean_text(task.agent), width)
+    lines += section("Definition", width)
+    lines += pair("agent", clean_text(task.agent), width)
     if task.claimed_by:
-        lines += _pair("worker", clean_text(task.claimed_by), width)
-        lines += _pair("lease", f"{look.until(task.lease_until, now)} left", width)
-    lines += _pair("attempts", f"{task.attempts} of {task.retries + 1}", width)
-    lines += _pair("timeout", age(detail.timeout), width)
+        lines += pair("worker", clean_text(task.claimed_by), width)
+        lines += pair("lease", f"{look.until(task.lease_until, now)} left", width)
+    lines += pair("attempts", f"{task.attempts} of {task.retries + 1}", width)
+    lines += pair("timeout", age(detail.timeout), width)
     if task.priority:
-        lines += _pair("priority", str(task.priority), width)
+        lines += pair("priority", str(task.priority), width)
     for key, value in detail.payload.items():
-        lines += _pair(clean_text(str(key)), _value(value), width)
+        lines += pair(clean_text(str(key)), value_words(value), width)
     if detail.result is not None:
-        lines += _section("Result", width)
+        lines += section("Result", width)
         for key, value in detail.result.items():
-            lines += _pair(clean_text(str(key)), _value(value), width)
+            lines += pair(clean_text(str(key)), value_words(value), width)
     lines += _neighbours("Depends on", "nothing", detail.deps, width)
     lines += _neighbours("Needed by", "nothing", detail.dependents, width)
     return lines
@@ -107,9 +107,9 @@ def log_lines(tails: Sequence[tuple[str, Tail]], width: int) -> list[Line]:
         if len(shown) > 1 or tail.cut:
             lines += _rule(name + (", its end" if tail.cut else ""), width)
         if tail.error:
-            lines += _text(tail.error, width, Tone.FAILED)
+            lines += text_lines(tail.error, width, Tone.FAILED)
         for text in tail.lines:
-            lines += _text(text, width, Tone.TEXT)
+            lines += text_lines(text, width, Tone.TEXT)
     return lines
 
 
@@ -122,7 +122,8 @@ def laid_out(lines: Callable[[int], list[Line]]) -> Callable[[int], list[Line]]:
     return layout
 
 
-def _section(title: str, width: int) -> list[Line]:
+def section(title: str, width: int) -> list[Line]:
+    """Return an empty line and a title with a rule behind it."""
     return [(), *_rule(title, width)]
 
 
@@ -131,7 +132,8 @@ def _rule(title: str, width: int) -> list[Line]:
     return [((f"{title} ", Tone.BOLD), ("─" * rest, Tone.RULE))]
 
 
-def _text(text: str, width: int, tone: Tone) -> list[Line]:
+def text_lines(text: str, width: int, tone: Tone) -> list[Line]:
+    """Return a clean text, wrapped."""
     return [((part, tone),) for part in wrapped(text, width)]
 
 
@@ -140,13 +142,15 @@ def _bullet(text: str, width: int) -> list[Line]:
     return [(("· ", Tone.DIM), (first, Tone.TEXT)), *(((f"  {part}", Tone.TEXT),) for part in rest)]
 
 
-def _pair(label: str, text: str, width: int) -> list[Line]:
+def pair(label: str, text: str, width: int) -> list[Line]:
+    """Return a label and a clean text beside it, wrapped."""
     first, *rest = wrapped(text, max(8, width - _LABEL))
     head: Cell = (fitted(label, _LABEL - 1) + " ", Tone.DIM)
     return [(head, (first, Tone.TEXT)), *(((" " * _LABEL + part, Tone.TEXT),) for part in rest)]
 
 
-def _value(value: object) -> str:
+def value_words(value: object) -> str:
+    """Return a value of a payload or a result as clean text."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return clean_text(text)
 
@@ -154,7 +158,7 @@ def _value(value: object) -> str:
 def _neighbours(
     title: str, nothing: str, neighbours: Sequence[Neighbour], width: int
 ) -> Iterator[Line]:
-    yield from _section(f"{title} {len(neighbours) or nothing}", width)
+    yield from section(f"{title} {len(neighbours) or nothing}", width)
     for neighbour in neighbours[:_MANY]:
         # Whether it is ready or waits is not known here; that it is still to be done, is.
         todo = neighbour.state is State.READY

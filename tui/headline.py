@@ -30,13 +30,20 @@ _ENOUGH = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Mood:
-    """What only the dashboard knows. `late` in seconds; `rate` per minute or None."""
+    """What only the dashboard knows. `late` and `path` in seconds; `rate` per minute or None.
+
+    `path` is how long the critical path still takes; `news` is what to say of the DAG file,
+    `opening` how far the engine is that is not open yet.
+    """
 
     watching: bool = False
     quitting: str = ""
     stale_workers: int = 0
     late: float = 0.0
     rate: float | None = None
+    path: float | None = None
+    news: str = ""
+    opening: str = ""
 
 
 def headline(snapshot: Snapshot, now: datetime, width: int, mood: Mood) -> list[Piece]:
@@ -77,7 +84,7 @@ def _speed(progress: Progress, mood: Mood) -> list[Piece]:
         pieces.append(Piece(((spark, Tone.DONE),), drop=9))
     if mood.rate is not None:
         pieces.append(Piece(((f"{_short(mood.rate)}/min", Tone.TEXT),), drop=5))
-    left = time_left(progress, mood.rate)
+    left = time_left(progress, mood.rate, mood.path)
     return [*pieces, Piece((left,), drop=4)] if left[0] else pieces
 
 
@@ -85,7 +92,9 @@ def _alarms(snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood) -
     alarms: list[Cell] = []
     if mood.quitting:
         alarms.append((mood.quitting, Tone.HUMAN))
-    if snapshot.trouble and snapshot.read_at is not None:
+    if mood.opening:
+        alarms.append((mood.opening, Tone.RUNNING))
+    elif snapshot.trouble and snapshot.read_at is not None:
         alarms.append((f"data {look.since(snapshot.read_at, now)} old", Tone.FAILED))
     elif snapshot.trouble:
         alarms.append(("the store cannot be read", Tone.FAILED))
@@ -94,6 +103,8 @@ def _alarms(snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood) -
     if progress.held:
         whom = "all" if ALL_AGENTS in progress.held else ", ".join(map(clean_text, progress.held))
         alarms.append((f"HELD {cut_end(whom, 24)}", Tone.HUMAN))
+    if mood.news:
+        alarms.append((mood.news, Tone.HUMAN))
     if mood.watching:
         alarms.append(("watching", Tone.DIM))
     return [Piece((alarm,)) for alarm in alarms]
@@ -164,15 +175,24 @@ def sparkline(recent: Sequence[int]) -> str:
     return "".join(_BARS[math.ceil(count / best * (len(_BARS) - 1))] for count in recent[first:])
 
 
-def time_left(progress: Progress, rate: float | None) -> Cell:
-    """Say when the work will be over, as far as one can tell, or that it is."""
+def time_left(progress: Progress, rate: float | None, path: float | None = None) -> Cell:
+    """Say when the work will be over, as far as one can tell, or that it is.
+
+    It takes as long as the critical path, and as long as the rate needs for all of it. While
+    nothing can start, nobody can tell.
+    """
     counts = progress.by_state
     over = sum(counts.get(state, 0) for state in FINISHED) + counts.get(State.BLOCKED, 0)
     left = progress.total - over
     if not progress.total:
         return ("", Tone.DIM)
     if left:
-        return (f"~{age(left / rate * 60)} left" if rate else "", Tone.TEXT)
+        estimates = [left / rate * 60 if rate else None, path]
+        seconds = max((one for one in estimates if one is not None), default=None)
+        active = sum(counts.get(state, 0) for state in ACTIVE)
+        stands = ALL_AGENTS in progress.held or not (active or progress.ready)
+        known = seconds is not None and rate is not None and not stands
+        return (f"~{age(seconds or 0)} left" if known else "", Tone.TEXT)
     missed = progress.total - counts.get(State.DONE, 0)
     if missed:
         return (f"over, {plural(missed, 'task')} not done", Tone.FAILED)

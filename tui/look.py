@@ -20,7 +20,8 @@ from engine.model import (
     State,
     WorkerStatus,
 )
-from engine.text import age, clean_text, plural
+from engine.text import age, clean_text, duration, plural
+from engine.views import Need
 from tui.widgets.cells import Tone
 
 if TYPE_CHECKING:
@@ -222,6 +223,28 @@ def clock_time(moment: datetime) -> str:
     return moment.astimezone().strftime("%H:%M:%S")
 
 
+def day_time(moment: datetime, now: datetime) -> str:
+    """Return a time of today as 10:12:46, of this year as 13 Mar 22:10, else as 2025-12-31."""
+    here, today = moment.astimezone(), now.astimezone()
+    if here.date() == today.date():
+        return here.strftime("%H:%M:%S")
+    return here.strftime("%d %b %H:%M" if here.year == today.year else "%Y-%m-%d")
+
+
+def cpu(share: float | None) -> str:
+    """Return a share of one core in percent, in five characters at most, or a dash."""
+    return NOTHING if share is None else f"{min(share, 9999):.0f}%"
+
+
+def memory(size: float) -> str:
+    """Return a number of bytes in five characters at most: 88M, 1.2G."""
+    for unit in "BKMG":
+        if size < 999.5:
+            return f"{size:.1f}G" if unit == "G" and size < 9.95 else f"{size:.0f}{unit}"
+        size /= 1024
+    return f"{size:.0f}T"
+
+
 _RUN_SYMBOLS = {
     RunOutcome.DONE: narrate.DONE,
     RunOutcome.FAILED: narrate.FAILED,
@@ -237,3 +260,31 @@ def run_symbol(run: RunRow) -> str:
     if run.outcome is None:
         return narrate.RUNNING
     return _RUN_SYMBOLS.get(run.outcome, narrate.NOTE)
+
+
+def run_words(run: RunRow) -> str:
+    """Return how a run ended, or that it goes on."""
+    return "running" if run.outcome is None else run.outcome.value
+
+
+def run_took(run: RunRow, now: datetime) -> str:
+    """Return how long a run took, or in whole seconds for how long it has gone on."""
+    began = run.started_at or run.claimed_at
+    if run.ended_at is None:
+        return since(began, now)
+    return duration((run.ended_at - began).total_seconds())
+
+
+_NEEDS = {
+    Need.HUMAN: (narrate.HUMAN, "needs you"),
+    Need.EXHAUSTED: (narrate.FAILED, "failed"),
+    Need.STALE: (STALE, "stale"),
+    Need.ORPHAN: (STALE, "orphan"),
+    Need.ALERT: (narrate.HUMAN, "alert"),
+}
+
+
+def need_look(need: Need) -> tuple[str, str, Tone]:
+    """Return the symbol, the word and the tone of what needs a person."""
+    symbol, word = _NEEDS[need]
+    return symbol, word, tone_of(symbol)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tui.app import Styled
-from tui.screens.dialogs import Choice, demo_question
+from tui.screens.question import YES, demo_question
+from tui.styled import Styled
 
 
 class Offer(Styled[bool]):
@@ -13,5 +13,5 @@ class Offer(Styled[bool]):
         """Ask."""
         self.push_screen(demo_question(), self._answered)
 
-    def _answered(self, choice: Choice | None) -> None:
-        self.exit(choice is Choice.YES)
+    def _answered(self, choice: str | None) -> None:
+        self.exit(choice == YES)

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from engine.text import clean_text
-from engine.views import Progress, TaskRow, WorkerRow
+from engine.views import Order, Progress, TaskRow, WorkerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from datetime import datetime
 
-    from engine.filters import TaskFilter
+    from engine.filters import Filter
     from engine.model import Event
+    from tui.matching import Matching
     from tui.ports import Queries
     from tui.widgets.rows import Window
 
@@ -40,21 +41,28 @@ class Page(Generic[T]):
     """A window of a long list: `rows[0]` is row `offset` of `total`.
 
     `cursor_at` is where the chosen row is now; None if nobody has chosen one, or it is gone.
+    `complete` is false while a filter has not looked at everything yet.
     """
 
     rows: tuple[T, ...] = ()
     offset: int = 0
     total: int = 0
     cursor_at: int | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What the panes show: the filter of the tasks, and the windows of the two long lists."""
+    """What the panes show: filter and order of the tasks, and the windows of the long lists.
 
-    where: TaskFilter
+    `matching` are the events that their filter finds, None without one.
+    """
+
+    where: Filter
     tasks: Window
     events: Window
+    order: Order = Order()  # noqa: RUF009 - frozen
+    matching: Matching | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +76,18 @@ class Snapshot:
     events: Section[Page[Event]] = field(default_factory=lambda: Section(Page()))
 
     @property
-    def troubled(self) -> bool:
-        """Whether a part could not be read."""
-        return bool(self.trouble)
+    def _core(self) -> Iterator[Section[object]]:
+        yield from (self.progress, self.workers, self.tasks, self.events)  # type: ignore[misc]  # only read
 
     @property
     def trouble(self) -> str:
         """Why a part could not be read; empty if all could."""
-        sections = (self.progress, self.workers, self.tasks, self.events)
-        return next((section.trouble for section in sections if section.trouble), "")
+        return next((section.trouble for section in self._core if section.trouble), "")
 
     @property
     def read_at(self) -> datetime | None:
         """When the oldest part was read; None if one never was."""
-        moments = [s.read_at for s in (self.progress, self.workers, self.tasks, self.events)]
+        moments = [section.read_at for section in self._core]
         known = [moment for moment in moments if moment is not None]
         return min(known) if len(known) == len(moments) else None
 
@@ -114,14 +120,17 @@ async def take(
         return Section(value, moment)
 
     old = before.wants
-    same_tasks = old is not None and (old.where, old.tasks) == (wants.where, wants.tasks)
-    same_events = old is not None and old.events == wants.events
+    same_tasks = old is not None and (
+        (old.where, old.tasks, old.order) == (wants.where, wants.tasks, wants.order)
+    )
+    same_events = old is not None and (old.events, old.matching) == (wants.events, wants.matching)
+    same_events &= before.events.value.complete
     return Snapshot(
         wants=wants,
         progress=await read(before.progress, True, queries.progress),
         workers=await read(before.workers, not recheck, lambda: _workers(queries)),
         tasks=await read(before.tasks, same_tasks, lambda: _tasks(queries, wants)),
-        events=await read(before.events, same_events, lambda: _events(queries, wants.events)),
+        events=await read(before.events, same_events, lambda: _events(queries, wants)),
     )
 
 
@@ -139,19 +148,29 @@ async def _tasks(queries: Queries, wants: Wants) -> Page[TaskRow]:
     total = await queries.count_tasks(wants.where)
     cursor_at = None
     if isinstance(wants.tasks.cursor, str):
-        cursor_at = await queries.locate_task(wants.where, wants.tasks.cursor)
+        cursor_at = await queries.locate_task(wants.where, wants.tasks.cursor, wants.order)
     offset, limit = wants.tasks.moved(cursor_at)
     offset = min(offset, max(0, total - limit))
-    rows = await queries.tasks(wants.where, limit=limit, offset=offset, order="screen")
+    rows = await queries.tasks(wants.where, limit=limit, offset=offset, order=wants.order)
     return Page(tuple(rows), offset, total, cursor_at)
 
 
-async def _events(queries: Queries, window: Window) -> Page[Event]:
-    # Events are numbered from 1 without gaps, so an event's place is its number.
-    total = await queries.last_seq()
+async def _events(queries: Queries, wants: Wants) -> Page[Event]:
+    last = await queries.last_seq()
+    window, matching = wants.events, wants.matching
+    complete = True
+    if matching is not None:
+        complete = await matching.extend(queries, last)
+    # Events are numbered from 1 without gaps, so without a filter an event's place is its number.
+    total = last if matching is None else len(matching.seqs)
     offset, limit = window.moved(None)
     if window.at_end or offset + limit > total:
         offset = max(0, total - limit)
-    rows = await queries.events(after=offset, limit=limit)
-    cursor_at = window.cursor - 1 if isinstance(window.cursor, int) else None
-    return Page(tuple(rows), offset, total, cursor_at)
+    cursor_at = None
+    if matching is None:
+        rows = await queries.events(after=offset, limit=limit)
+        cursor_at = window.cursor - 1 if isinstance(window.cursor, int) else None
+    else:
+        rows = await queries.events_at(matching.seqs[offset : offset + limit])
+        cursor_at = matching.place(window.cursor) if isinstance(window.cursor, int) else None
+    return Page(tuple(rows), offset, total, cursor_at, complete)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from engine.text import clean_text
+from tui.logs.file import LogFile, Standing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,34 +28,22 @@ class Tail:
     error: str = ""
 
 
-def _regular(path: Path) -> BinaryIO:
-    """Open a file that is one: a run may have put a pipe, or a link out of its folder, there."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    file = os.fdopen(fd, "rb")
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return file
-
-
 def read_tail(path: Path) -> Tail:
-    """Return the last lines of `path`, at most 64 KiB of it. Never raises for a file's sake."""
-    try:
-        with _regular(path) as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - _BYTES)
-            file.seek(start)
-            data = file.read(_BYTES)
-    except FileNotFoundError:
-        return Tail()
-    except OSError as error:
-        return Tail(error=f"cannot read {clean_text(str(path))}: {error.strerror}")
-    lines = data.decode(errors="replace").split("\n")
-    if start:
-        lines = lines[1:] or lines  # the first is a part of one
-    if lines and not lines[-1]:
-        lines.pop()
-    kept = lines[-_LINES:]
-    # A carriage return rewinds its line: progress bars show their last state, as in a terminal.
-    shown = (clean_text(line.rstrip("\r").rsplit("\r", 1)[-1]) for line in kept)
-    return Tail(tuple(shown), cut=bool(start) or len(kept) < len(lines))
+    """Return the last lines of `path`, about 64 KiB of it. Never raises for a file's sake."""
+    with closing(LogFile(path, block=_BYTES)) as file:
+        try:
+            file.look()
+            if file.standing is Standing.REFUSED:
+                return Tail(error=file.trouble)
+            return _tail(file)
+        except OSError as error:
+            return Tail(error=f"cannot read {clean_text(path.name)}: {error.strerror}")
+
+
+def _tail(file: LogFile) -> Tail:
+    lines: list[str] = []
+    start = file.size
+    while start > max(0, file.size - _BYTES) and len(lines) < _LINES:
+        start = file.start_of(start - 1)
+        lines.append(file.piece(start).text)
+    return Tail(tuple(reversed(lines)), cut=start > 0)

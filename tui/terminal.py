@@ -1,8 +1,10 @@
-"""Output to a terminal that may go away: an SSH connection that drops, a window that is closed.
+"""What a terminal may do that Textual does not expect, and what it can that Textual does not ask.
 
-Textual writes in a thread that dies of the first failed write, and then waits for that thread
-for ever. Here such output is thrown away instead, so that the engine around the app still gets
-to stop and release what runs.
+It may go away: an SSH connection that drops, a window that is closed. Textual writes in a thread
+that dies of the first failed write, and then waits for that thread for ever. Here such output is
+thrown away instead, so that the engine around the app still gets to stop and release what runs.
+
+It has a title bar, which is seen where the screen is not. Knows nothing of what stands in it.
 """
 
 from __future__ import annotations
@@ -11,11 +13,19 @@ import errno
 import io
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from engine.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from textual.driver import Driver
+
+_PUSH, _POP = "\x1b[22;0t", "\x1b[23;0t"
+"""Put the title aside, and bring it back (xterm's window operations)."""
+_LONGEST_TITLE = 200
 
 
 class LastingOutput(io.TextIOWrapper):
@@ -59,3 +69,61 @@ def lasting_terminal() -> Iterator[None]:
     finally:
         sys.__stderr__ = before  # type: ignore[misc]  # as above
         output.close()
+
+
+class TitleBar:
+    """The words in the terminal's title bar. What stood there before comes back at the end.
+
+    An app that has one gives its driver class through `driver_class`: what is written goes the
+    way of the driver, in its thread, and the old title is back whenever the app lets go of the
+    terminal, be it only to be suspended.
+    """
+
+    def __init__(self) -> None:
+        self._driver: Driver | None = None
+        self._text = ""
+        self._pushed = False
+
+    def show(self, text: str) -> None:
+        """Show these words, cleaned; without any, show what stood there before."""
+        text = clean_text(text)[:_LONGEST_TITLE]
+        if text != self._text:
+            self._text = text
+            self._write()
+
+    def driver_class(self, base: type[Driver]) -> type[Driver]:
+        """Return the driver class that this bar is written through."""
+        bar = self
+
+        class Titled(base):  # type: ignore[valid-type, misc]  # which one it is, the platform says
+            def start_application_mode(self) -> None:
+                super().start_application_mode()
+                # Resumed in the background, a driver sleeps again and cannot write until it wakes.
+                with suppress(AssertionError, AttributeError):
+                    bar._begin(self)
+
+            def stop_application_mode(self) -> None:
+                bar._end()
+                super().stop_application_mode()
+
+        return Titled
+
+    def _begin(self, driver: Driver) -> None:
+        self._driver = driver
+        self._write()
+
+    def _end(self) -> None:
+        words, self._text = self._text, ""
+        self._write()
+        self._text, self._driver = words, None
+
+    def _write(self) -> None:
+        if self._driver is None:
+            return
+        if self._text:
+            push = "" if self._pushed else _PUSH
+            self._driver.write(f"{push}\x1b]0;{self._text}\x07")
+            self._pushed = True
+        elif self._pushed:
+            self._driver.write(_POP)
+            self._pushed = False

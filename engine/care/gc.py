@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from engine.care.gcplan import OldLog, OldRun, Plan, busy_folders, in_words, plan
 from engine.commands import Refusal
-from engine.errors import AgentmuxError, Code, ValidationError
+from engine.errors import AgentmuxError, Code
 from engine.logfiles import find_end, open_log
 from engine.store.database import WriteLock
 from engine.store.forgetting import log_from
@@ -44,16 +42,12 @@ __all__ = [
     "OldRun",
     "Plan",
     "carry_out",
-    "parse_age",
     "plan",
 ]
 
 UNTOUCHED = "state/quarantine and state/backup are never touched: remove them by hand"
 """What the output of gc says besides what it did."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_AGE = re.compile(r"(\d{1,12})([smhd])", re.ASCII)
-_OLDEST = timedelta(days=36500)
 _AT_ONCE = 500
 _EVENTS_AT_ONCE = 10_000
 
@@ -68,24 +62,6 @@ class Collected:
     events: int = 0
     bytes: int = 0
     refused: list[Refusal] = field(default_factory=list)
-
-
-def parse_age(text: str) -> timedelta:
-    """Read an age such as 30d, 12h, 90m or 45s.
-
-    Raises:
-        ValidationError: it is none, or more than 100 years.
-
-    """
-    found = _AGE.fullmatch(text.strip())
-    if found is None:
-        raise ValidationError(
-            f"{text!r} is no age; write a whole number and a unit: 30d, 12h, 90m or 45s"
-        )
-    seconds = int(found[1]) * _UNITS[found[2]]
-    if seconds > _OLDEST.total_seconds():
-        raise ValidationError(f"{text!r} is more than 100 years; write a smaller age")
-    return timedelta(seconds=seconds)
 
 
 async def carry_out(plan: Plan, forget: Callable[[int, int], Awaitable[int]]) -> Collected:

@@ -2,10 +2,11 @@
 
     parser     the grammar: every command, its options and the function behind it; from `arguments`
     reading    ps, tasks ls / show, explain, history, events, status
+    watching   status --watch; its sentences are in `spoken`
     checking   doctor, health
     collecting gc
     steering   tasks seed / cancel / release / retry / kill / purge, unlock, stop, kill, hold,
-               resume, reset, worker --stop; it asks in `asking` and answers in `receipts`
+               resume, reset, worker --stop; it asks in `asking`, answers by engine.receipts
     working    run, worker
     session    opens the engine; `signals` and `progress` are about how long that and all else takes
     tables     rows and details as text; `report` is status.md; `render` draws and prints

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.errors import ValidationError
 from engine.filters import STATES, state_terms
+from engine.moments import parse_age
 from engine.text import clean_text
 
 if TYPE_CHECKING:
@@ -171,8 +172,6 @@ def seconds(text: str) -> float:
 
 def age(text: str) -> timedelta:
     """Read an age such as 30d."""
-    from engine.care.gc import parse_age  # noqa: PLC0415 - every other command can do without it
-
     try:
         return parse_age(text)
     except ValidationError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from engine import receipts
 from engine.care import gc
-from engine.cli import receipts
 from engine.cli.asking import agreed
 from engine.cli.progress import busy_if_slow
 from engine.cli.render import complain, say, say_json

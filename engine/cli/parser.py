@@ -171,7 +171,7 @@ def _add_tasks(commands: Commands) -> None:
         "words",
         nargs="*",
         metavar="FILTER",
-        help="words, state:failed, state:!done, agent:codex, !word; all must hold",
+        help="words, state:failed,blocked, agent:codex, name:/^impl/, !word; all must hold",
     )
     show = below.add("show", f"{READING}:show_task", "show all about one task", json=True)
     show.add_argument("id", metavar="ID")
@@ -229,7 +229,34 @@ def _add_reading(commands: Commands) -> None:
         "--since", type=seq, default=0, metavar="SEQ", help="only what came after this number"
     )
     events.add_argument("--follow", action="store_true", help="go on with what happens from now on")
-    commands.add("status", f"{READING}:status", "write and print status.md", json=True)
+    _add_status(commands)
+
+
+def _add_status(commands: Commands) -> None:
+    status = commands.add("status", f"{READING}:status", "write and print status.md", json=True)
+    status.add_argument(
+        "--watch",
+        action="store_true",
+        help="tell in plain sentences, line after line, what happens, until Ctrl+C; write nothing",
+    )
+    status.add_argument(
+        "--every",
+        type=seconds,
+        metavar="S",
+        help="with --watch: at least so many seconds between two summaries (default: 10)",
+    )
+    status.add_argument(
+        "--until-done",
+        action="store_true",
+        help="with --watch: end when no task is left to work; 1 unless all are done",
+    )
+
+    def check(args: argparse.Namespace) -> None:
+        if not args.watch and (args.every is not None or args.until_done):
+            status.error("--every and --until-done go with --watch")
+        args.every = 10.0 if args.every is None else args.every
+
+    status.set_defaults(check=check)
 
 
 def _add_fleet(commands: Commands) -> None:

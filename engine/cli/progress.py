@@ -9,11 +9,11 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from engine.cli.receipts import listed
 from engine.cli.render import hint
 from engine.commands import Step
 from engine.model import State
 from engine.narrate import symbol
+from engine.receipts import listed
 from engine.text import age, clean_text
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from engine.cli.render import (
 from engine.cli.session import existing_engine
 from engine.clock import SystemClock
 from engine.files import write_private
-from engine.filters import AGENT, TaskFilter, Term, parse_filter, state_terms
+from engine.filters import AGENT, Filter, Term, likely_meant, parse_filter, state_terms
 from engine.model import LIVE_WORKERS, to_json
 from engine.text import clean_text
+from engine.views import IN_FILE
 
 if TYPE_CHECKING:
     import argparse
@@ -41,14 +42,14 @@ async def list_tasks(args: argparse.Namespace) -> int:
     """`tasks ls`."""
     where = selection(args, " ".join(args.words))
     async with existing_engine(args.state_dir, read_only=True) as engine:
-        tasks = await engine.queries.tasks(where)
+        tasks = await engine.queries.tasks(where, order=IN_FILE)
         held = () if args.json else (await engine.queries.progress()).held
     if args.json:
         say_json_list(to_json(task) for task in tasks)
     elif tasks:
         print_table(tables.TASKS, tables.task_rows(tasks, SystemClock().now(), held))
     else:
-        say("no task matches" if where else "no tasks; seed some with `agentmux tasks seed DAG`")
+        say(_no_task(where) if where else "no tasks; seed some with `agentmux tasks seed DAG`")
     return 0
 
 
@@ -134,7 +135,11 @@ async def events(args: argparse.Namespace) -> int:
 
 
 async def status(args: argparse.Namespace) -> int:
-    """`status`: write state/status.md and print it."""
+    """`status`: write state/status.md and print it; with --watch tell what happens instead."""
+    if args.watch:
+        from engine.cli.watching import watch  # noqa: PLC0415 - the other commands start without it
+
+        return await watch(args)
     async with existing_engine(args.state_dir, read_only=True) as engine:
         seen = await _look(engine)
         text = report.as_markdown(seen)
@@ -146,24 +151,29 @@ async def status(args: argparse.Namespace) -> int:
     return 0
 
 
-def selection(args: argparse.Namespace, words: str = "") -> TaskFilter:
+def selection(args: argparse.Namespace, words: str = "") -> Filter:
     """Return the filter that --state, --agent and words ask for together."""
     terms = parse_filter(words).terms
     if args.state is not None:
         terms += state_terms(args.state)
     if args.agent is not None:
         terms += (Term(AGENT, args.agent),)
-    return TaskFilter(terms)
+    return Filter(terms)
+
+
+def _no_task(where: Filter) -> str:
+    meant = likely_meant(where)
+    return f"no task matches; {clean_text(meant)}" if meant else "no task matches"
 
 
 async def _look(engine: Engine) -> report.Status:
     queries = engine.queries
-    blocked = TaskFilter(state_terms("blocked"))
+    blocked = Filter(state_terms("blocked"))
     return report.Status(
         at=SystemClock().now(),
         progress=await queries.progress(),
         agents=await queries.agent_counts(),
-        blocked=await queries.tasks(blocked, limit=report.LISTED),
+        blocked=await queries.tasks(blocked, limit=report.LISTED, order=IN_FILE),
         blocked_count=await queries.count_tasks(blocked),
         workers=[one for one in await queries.workers() if one.status in LIVE_WORKERS],
         events=await queries.last_events(10),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.cli import receipts
+from engine import receipts
 from engine.cli.asking import agreed
 from engine.cli.progress import busy, busy_if_slow, steps
 from engine.cli.reading import selection
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from engine.commands import Command, OnStep, Tasks
     from engine.core import Engine
-    from engine.filters import TaskFilter
+    from engine.filters import Filter
 
 _UNKNOWN = (
     "interrupted: nobody waits any more, but what was ordered may be done or go on by itself; "
@@ -279,7 +279,7 @@ async def _carry_out(engine: Engine, command: Command, on_step: OnStep) -> Recei
         raise
 
 
-async def _matching(engine: Engine, named: tuple[str, ...], chosen: TaskFilter) -> tuple[str, ...]:
+async def _matching(engine: Engine, named: tuple[str, ...], chosen: Filter) -> tuple[str, ...]:
     """Return those of the tasks that a filter finds, and those that are none: they are refused."""
     found = set(await engine.queries.task_ids(chosen))
     return tuple([one for one in named if one in found or not await _exists(engine, one)])

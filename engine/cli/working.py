@@ -13,9 +13,10 @@ from engine.cli.session import first_seed, opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
 from engine.files import Layout
-from engine.filters import TaskFilter, state_terms
+from engine.filters import Filter, state_terms
 from engine.model import ALL_AGENTS, State
 from engine.text import duration, plural
+from engine.views import IN_FILE
 
 if TYPE_CHECKING:
     import argparse
@@ -59,7 +60,7 @@ async def run(args: argparse.Namespace) -> int:
             took = clock.monotonic() - began
             progress = await engine.queries.progress()
             left = [
-                (state, await engine.queries.tasks(_in(state), limit=LISTED))
+                (state, await engine.queries.tasks(_in(state), limit=LISTED, order=IN_FILE))
                 for state in (State.FAILED, State.BLOCKED, State.CANCELLED)
             ]
     ended = "interrupted" if signals.first else "timed out" if timed_out else _cut_short(progress)
@@ -109,8 +110,8 @@ async def _first(*works: Coroutine[None, None, None], within: float | None) -> b
     return bool(done)
 
 
-def _in(state: State) -> TaskFilter:
-    return TaskFilter(state_terms(state))
+def _in(state: State) -> Filter:
+    return Filter(state_terms(state))
 
 
 def _cut_short(progress: Progress) -> str:

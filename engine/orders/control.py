@@ -26,6 +26,7 @@ from engine.commands import (
 from engine.dag import load_dag
 from engine.files import check_name
 from engine.model import ALL_AGENTS
+from engine.narrate import describe_changes
 from engine.orders.reset import add_workers
 
 if TYPE_CHECKING:
@@ -61,19 +62,21 @@ class Control:
         self._resetter = resetter
         self._project = project
 
-    async def execute(self, command: Command, *, dry_run: bool, on_step: OnStep) -> Receipt:
+    async def execute(
+        self, command: Command, *, dry_run: bool, on_step: OnStep, hurry: asyncio.Event
+    ) -> Receipt:
         """Carry out a command; see Engine.execute."""
         match command:
-            case Seed() | Reset():
-                return await self._bring_in_line(command, dry_run=dry_run, on_step=on_step)
-            case Hold(agent):
-                if agent != ALL_AGENTS:
-                    check_name(agent, "agent")
-                held = await self._store.hold(agent, dry_run=dry_run)
-                return Receipt(dry_run, {agent: "held" if held else "was held already"})
-            case Resume(agent):
-                resumed = await self._store.resume(agent, dry_run=dry_run)
-                return Receipt(dry_run, {agent: "resumed" if resumed else "was not held"})
+            case Seed():
+                return await self._seed(command, dry_run=dry_run, on_step=on_step)
+            case Reset():
+                dag = await self._load(command.path)
+                report, fate, ends = await self._resetter.carry_out(
+                    command, dag, dry_run=dry_run, on_step=on_step, hurry=hurry
+                )
+                return add_workers(_seeded(report, dry_run=dry_run), fate, ends)
+            case Hold() | Resume():
+                return await self._hold(command, dry_run=dry_run)
             case AddWorkers():
                 return await self._workers.add(command, dry_run=dry_run)
             case Stop() | KillWorkers():
@@ -81,17 +84,18 @@ class Control:
             case Release() | Cancel() | Kill() | Retry() | Purge():
                 return await self._tasks.carry_out(command, dry_run=dry_run)
 
-    async def _bring_in_line(
-        self, command: Seed | Reset, *, dry_run: bool, on_step: OnStep
-    ) -> Receipt:
-        dag = command.dag if isinstance(command, Seed) else None
-        if dag is None:
-            dag = await self._load(command.path)
-        if isinstance(command, Reset):
-            report, fate, ends = await self._resetter.carry_out(
-                command, dag, dry_run=dry_run, on_step=on_step
-            )
-            return add_workers(_seeded(report, dry_run=dry_run), fate, ends)
+    async def _hold(self, command: Hold | Resume, *, dry_run: bool) -> Receipt:
+        agent = command.agent
+        if isinstance(command, Resume):
+            resumed = await self._store.resume(agent, dry_run=dry_run)
+            return Receipt(dry_run, {agent: "resumed" if resumed else "was not held"})
+        if agent != ALL_AGENTS:
+            check_name(agent, "agent")
+        held = await self._store.hold(agent, dry_run=dry_run)
+        return Receipt(dry_run, {agent: "held" if held else "was held already"})
+
+    async def _seed(self, command: Seed, *, dry_run: bool, on_step: OnStep) -> Receipt:
+        dag = command.dag if command.dag is not None else await self._load(command.path)
         report = await self._store.seed(
             dag, dry_run=dry_run, progress=lambda through: on_step(Step("seeding", through))
         )
@@ -108,7 +112,7 @@ def _seeded(report: SeedReport, *, dry_run: bool) -> Receipt:
     done = dict.fromkeys(report.retried, "ready again")
     done |= dict.fromkeys(report.created, "created")
     for task_id, fields in report.changed.items():
-        done[task_id] = f"updated: {', '.join(fields)}"
+        done[task_id] = f"updated: {'; '.join(describe_changes(fields))}"
     done |= dict.fromkeys(report.blocked, "blocked: no longer in the DAG")
     done |= dict.fromkeys(report.unblocked, "unblocked: back in the DAG")
     counts = {

@@ -62,7 +62,13 @@ class Resetter:
         self._start = start
 
     async def carry_out(
-        self, command: Reset, dag: Dag, *, dry_run: bool, on_step: OnStep
+        self,
+        command: Reset,
+        dag: Dag,
+        *,
+        dry_run: bool,
+        on_step: OnStep,
+        hurry: asyncio.Event,
     ) -> tuple[SeedReport, dict[str, str], tuple[EndedRun, ...]]:
         """Return what the seed did, what became of each worker, and the runs that this ended.
 
@@ -82,7 +88,7 @@ class Resetter:
             asked: dict[str, LiveWorker] = {}
             try:
                 await self._store.begin_reset()
-                fate = await self._stop_all(command, asked, on_step)
+                fate = await self._stop_all(command, asked, on_step, hurry)
             except (asyncio.CancelledError, AgentmuxError):
                 mine = [(agent, name) for agent, name in mine if name in asked]
                 await asyncio.shield(self._give_up(mine))
@@ -142,9 +148,16 @@ class Resetter:
         return worker_id not in self._host.workers
 
     async def _stop_all(
-        self, command: Reset, asked: dict[str, LiveWorker], on_step: OnStep
+        self,
+        command: Reset,
+        asked: dict[str, LiveWorker],
+        on_step: OnStep,
+        hurry: asyncio.Event,
     ) -> dict[str, str]:
-        """Ask all workers to stop and wait; return what became of each. Fills `asked`."""
+        """Ask all workers to stop and wait; return what became of each. Fills `asked`.
+
+        Once `hurry` is set nobody is waited for any longer: those left are killed.
+        """
         deadline = self._clock.monotonic() + command.timeout
         left: list[LiveWorker] = []
 
@@ -160,10 +173,11 @@ class Resetter:
                 wait = max(0.0, deadline - self._clock.monotonic())
                 names = tuple(_name(worker) for worker in left)
                 on_step(Step("waiting for workers to stop", 0, names, wait, _NEXT))
-            return not left
+            return not left or hurry.is_set()
 
-        if not await self._feed.until(all_stopped, command.timeout):
-            if not command.force:
+        in_time = await self._feed.until(all_stopped, command.timeout)
+        if left and (hurry.is_set() or not in_time):
+            if not (command.force or hurry.is_set()):
                 names = ", ".join(_name(worker) for worker in left)
                 stopped = len(asked) - len(left)
                 raise LeaseConflict(

@@ -198,6 +198,11 @@ def mapping(value: object) -> str | None:
     return None if isinstance(value, dict) else f"must be a mapping, not {show(value)}"
 
 
+def yes_or_no(value: object) -> str | None:
+    """Demand true or false."""
+    return None if isinstance(value, bool) else f"must be true or false, not {show(value)}"
+
+
 def sequence(value: object) -> str | None:
     """Demand a list."""
     return None if isinstance(value, list) else f"must be a list, not {show(value)}"

@@ -8,50 +8,47 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from engine.clock import Clock, to_iso
 from engine.errors import TaskNotFound
 from engine.model import Event, ProcessId, RunOutcome, State
 from engine.store.explain import explain
+from engine.store.graph import CriticalPaths, read_graph
 from engine.store.rows import (
     EVENT,
-    RUN,
     TASK,
     WORKER,
     read_event,
-    read_run,
     read_task,
     read_worker,
-    where_sql,
 )
-from engine.views import Neighbour, Progress, RunRow, TaskDetail, TaskRow, WorkerRow
+from engine.store.windows import Windows
+from engine.views import (
+    CriticalPath,
+    GraphNode,
+    Neighbour,
+    Progress,
+    TaskDetail,
+    TaskRow,
+    WorkerRow,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from engine.filters import TaskFilter
     from engine.store.reader import Reader
 
-_ON_SCREEN = (
-    "(CASE state WHEN 'RUNNING' THEN 0 WHEN 'CLAIMED' THEN 0 WHEN 'BLOCKED' THEN 1"
-    " WHEN 'FAILED' THEN 2 WHEN 'READY' THEN CASE WHEN pending = 0 THEN 3 ELSE 4 END"
-    " WHEN 'DONE' THEN 5 ELSE 6 END)"
-)
-"""Spelled as in the index on_screen: SQLite matches expressions by their text."""
-
-# Tasks that left the file keep their position: the id tells those apart that share one.
-_ORDER = {"file": "t.position, t.id", "screen": f"{_ON_SCREEN}, t.position, t.id"}
 _RECENT_MINUTES = 15
 
 
-class Queries:
+class Queries(Windows):
     """What screens and commands read. Ages are for the reader: times come as they were stored."""
 
     def __init__(self, reader: Reader, clock: Clock, is_alive: Callable[[ProcessId], bool]) -> None:
-        self._rows = reader.rows
-        self._clock = clock
+        super().__init__(reader, clock)
         self._is_alive = is_alive
+        self._critical_paths = CriticalPaths(reader.rows, clock)
 
     async def progress(self) -> Progress:
         """Return the whole DAG in numbers; the cost does not grow with the DAG."""
@@ -95,52 +92,6 @@ class Queries:
             counts.setdefault(agent, {})[State(state)] = n
         return counts
 
-    async def tasks(
-        self,
-        where: TaskFilter | None = None,
-        *,
-        limit: int = -1,
-        offset: int = 0,
-        order: Literal["screen", "file"] = "file",
-    ) -> list[TaskRow]:
-        """Return a window of the tasks that pass the filter; `limit` -1: all of them."""
-        condition, values = where_sql(where)
-        # The window is cut before the join: only what is shown looks for its last run.
-        rows = await self._rows(
-            f"SELECT {TASK.columns} FROM (SELECT * FROM tasks t {condition}"
-            f" ORDER BY {_ORDER[order]} LIMIT ? OFFSET ?) t {TASK.join}"
-            f" ORDER BY {_ORDER[order]}",
-            (*values, limit, offset),
-        )
-        return [read_task(row) for row in rows]
-
-    async def task_ids(self, where: TaskFilter) -> list[str]:
-        """Return the ids of the tasks that pass the filter, in the order of the file."""
-        condition, values = where_sql(where)
-        rows = await self._rows(
-            f"SELECT t.id FROM tasks t {condition} ORDER BY {_ORDER['file']}", values
-        )
-        return [row[0] for row in rows]
-
-    async def count_tasks(self, where: TaskFilter | None = None) -> int:
-        """Count the tasks that pass the filter."""
-        condition, values = where_sql(where)
-        if not condition:
-            return int((await self._rows("SELECT coalesce(sum(n), 0) FROM tallies"))[0][0])
-        return int((await self._rows(f"SELECT count(*) FROM tasks t {condition}", values))[0][0])
-
-    async def locate_task(self, where: TaskFilter | None, task_id: str) -> int | None:
-        """Return the row of a task in the filtered list in screen order, from 0."""
-        condition, values = where_sql(where)
-        joined = f"{condition} AND" if condition else "WHERE"
-        rows = await self._rows(
-            f"SELECT (SELECT count(*) FROM tasks t {joined} ({_ON_SCREEN}, position, id)"
-            f" < (SELECT {_ON_SCREEN}, position, id FROM tasks WHERE id = ?))"
-            f" FROM tasks t {joined} id = ?",
-            (*values, task_id, *values, task_id),
-        )
-        return int(rows[0][0]) if rows else None
-
     async def workers(self) -> list[WorkerRow]:
         """Return all workers ever known, live ones first, each with the task that it holds."""
         rows = await self._rows(
@@ -148,15 +99,6 @@ class Queries:
             " ORDER BY w.status NOT IN ('live', 'stopping'), w.agent, w.id"
         )
         return [read_worker(row, self._is_alive) for row in rows]
-
-    async def runs(self, task_id: str | None = None, *, limit: int = -1) -> list[RunRow]:
-        """Return runs, newest first: of one task, or of all."""
-        rows = await self._rows(
-            f"SELECT {RUN.columns} FROM runs r"
-            f" {'WHERE task_id = ?' if task_id is not None else ''} ORDER BY n DESC LIMIT ?",
-            (limit,) if task_id is None else (task_id, limit),
-        )
-        return [read_run(row) for row in rows]
 
     async def events(self, *, after: int = 0, limit: int = -1) -> list[Event]:
         """Return events with a seq above `after`, oldest first."""
@@ -227,6 +169,21 @@ class Queries:
         task = await self.task(task_id)
         workers = [w for w in await self.workers() if w.agent == task.agent and w.alive]
         return await explain(task, workers, self._rows, self._clock.now())
+
+    async def graph(self, around: str | None = None, *, limit: int = 5000) -> list[GraphNode]:
+        """Return the tasks in the order of the file; if there are more than `limit`, those nearest
+        to the task `around`: its deps and dependents, theirs, and so on. Without it, those nearest
+        to what runs or is stuck.
+        """  # noqa: D205 - one sentence reads better unbroken
+        return await read_graph(self._rows, around, limit)
+
+    async def critical_path(self) -> CriticalPath:
+        """Return the chain of tasks still to be worked that takes longest, as of lately.
+
+        What is BLOCKED, FAILED or CANCELLED, and what hangs on it, will not be worked. Empty also
+        if more than `engine.store.graph.MOST` tasks are left: then only the rate can tell.
+        """
+        return await self._critical_paths.find()
 
     async def _neighbours(self, sql: str, task_id: str) -> tuple[Neighbour, ...]:
         return tuple(

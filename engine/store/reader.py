@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiosqlite
 
 from engine.errors import StorageError
+from engine.patterns import has_match, has_word
 from engine.store.database import (
     BUSY_MS,
     SCHEMA_VERSION,
@@ -29,7 +30,8 @@ class Reader:
     """One connection that cannot write, for all reads of a process.
 
     Every read is one statement, so no snapshot is held for longer than it takes: a reader that
-    dwells lets the WAL grow by 20 KB a transition.
+    dwells lets the WAL grow by 20 KB a transition. Its SQL knows `has_word(word, text, …)` and
+    `has_match(pattern, text, …)`, see engine.patterns.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,6 +47,8 @@ class Reader:
         try:
             self._home = Home(self._path)
             self._db = await self._connect()
+            for function in (has_word, has_match):
+                await self._db.create_function(function.__name__, -1, function, deterministic=True)
             await self.rows("PRAGMA query_only=ON")
             await self._check_schema()
         except BaseException:

@@ -1,4 +1,4 @@
-"""Rows of the database as typed values, and filters as SQL. Columns and readers stand together."""
+"""Rows of the database as typed values. Columns and readers stand together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.clock import from_iso
-from engine.filters import AGENT, READY, STATE, WAITING, TaskFilter, Term
 from engine.model import LIVE_WORKERS, Event, EventType, ProcessId, RunOutcome, State, WorkerStatus
 from engine.store.transaction import read_reasons
 from engine.views import RunRow, TaskRow, WorkerRow
@@ -42,6 +41,13 @@ WORKER = Shape(
     " LEFT JOIN runs r ON r.id = t.run_id",
 )
 EVENT = Shape("seq, ts, type, agent, worker_id, task_id, run_id, state, data")
+
+ON_SCREEN = (
+    "(CASE state WHEN 'RUNNING' THEN 0 WHEN 'CLAIMED' THEN 0 WHEN 'BLOCKED' THEN 1"
+    " WHEN 'FAILED' THEN 2 WHEN 'READY' THEN CASE WHEN pending = 0 THEN 3 ELSE 4 END"
+    " WHEN 'DONE' THEN 5 ELSE 6 END)"
+)
+"""Spelled as in the index on_screen: SQLite matches expressions by their text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,40 +214,3 @@ def read_event(row: tuple[Any, ...]) -> Event:
 
 def _moment(text: str | None) -> datetime | None:
     return from_iso(text) if text else None
-
-
-def where_sql(where: TaskFilter | None) -> tuple[str, list[Any]]:
-    """Turn a filter into a WHERE clause over `tasks t` and its values; empty for no filter."""
-    conditions: list[str] = []
-    values: list[Any] = []
-    for term in where.terms if where is not None else ():
-        condition, term_values = _term_sql(term)
-        conditions.append(f"NOT ({condition})" if term.negated else f"({condition})")
-        values.extend(term_values)
-    return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), values
-
-
-def _term_sql(term: Term) -> tuple[str, list[Any]]:
-    if term.field == AGENT:
-        return "agent = ?", [term.value]
-    if term.field == STATE:
-        return _state_sql(term.value)
-    places = (
-        "lower(id)",
-        "lower(name)",
-        "lower(agent)",
-        "lower((SELECT worker_id FROM runs WHERE task_id = t.id ORDER BY n DESC LIMIT 1))",
-    )
-    word = term.value.lower()
-    return " OR ".join(f"coalesce(instr({place}, ?), 0) > 0" for place in places), [word] * len(
-        places
-    )
-
-
-def _state_sql(value: str) -> tuple[str, list[Any]]:
-    claimable = "pending = 0 AND not_before IS NULL AND ending IS NULL"
-    if value == READY:
-        return f"state = 'READY' AND {claimable}", []
-    if value == WAITING:
-        return f"state = 'READY' AND NOT ({claimable})", []
-    return "state = ?", [value.upper()]

@@ -40,7 +40,7 @@ _STANDING = "SELECT id, agent, state, reasons, broken, removed, pending FROM tas
 class SeedReport:
     """What seeding did, or would do: ids by what happened to them, in file order.
 
-    `changed` names the fields that differ, for each updated task.
+    `changed` has the fields that differ, for each updated task: field → (before, after).
     """
 
     created: list[str] = field(default_factory=list)
@@ -49,7 +49,7 @@ class SeedReport:
     blocked: list[str] = field(default_factory=list)
     unblocked: list[str] = field(default_factory=list)
     retried: list[str] = field(default_factory=list)
-    changed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    changed: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
 
 
 def seed(
@@ -203,7 +203,11 @@ def _compare(
         report.unchanged += not unblocked
         return
     report.updated.append(task.id)
-    report.changed[task.id] = differs
+    report.changed[task.id] = {
+        name: (_read(name, a), _read(name, b))
+        for name, a, b in zip(fields, old, now, strict=True)
+        if name in differs
+    }
     tx.db.execute(_REDEFINE, (*now, tx.ts, task.id))
     if "deps" in differs:
         tx.db.executemany(
@@ -218,6 +222,10 @@ def _compare(
         state=State(state),
         data={"definition": definition(task), "changed": differs},
     )
+
+
+def _read(name: str, stored: Any) -> Any:
+    return json.loads(stored) if name in {"deps", "payload"} else stored
 
 
 def _mark_removed(

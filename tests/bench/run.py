@@ -20,16 +20,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import screen
 import sides
 import steering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+
+Measure = Callable[[Callable[[], Path]], tuple[float, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,13 @@ class Row:
 
     name: str
     target: str
-    measure: Callable[[Callable[[], Path]], tuple[float, str]]
+    measure: Measure
 
 
 def _rows(scale: int) -> list[Row]:
     tasks = 10_000 // scale
 
-    def drained(workers: int) -> Callable[[Callable[[], Path]], tuple[float, str]]:
+    def drained(workers: int) -> Measure:
         def measure(fresh: Callable[[], Path]) -> tuple[float, str]:
             floor = sides.floor(fresh(), tasks)
             ours = sides.engine(fresh(), sides.independent(tasks), workers)
@@ -109,7 +114,7 @@ def _rows(scale: int) -> list[Row]:
 def _steering_rows(scale: int) -> list[Row]:
     tasks = 10_000 // scale
 
-    def cancel(*, outside: bool) -> Callable[[Callable[[], Path]], tuple[float, str]]:
+    def cancel(*, outside: bool) -> Measure:
         times = 20 // min(scale, 5)
 
         def measure(fresh: Callable[[], Path]) -> tuple[float, str]:
@@ -137,6 +142,35 @@ def _steering_rows(scale: int) -> list[Row]:
         Row(f"purge of {n} tasks", "<= 2", purge),
         Row(f"start after SIGKILL, {tasks * 10:,} tasks, {tasks * 100:,} events", "<= 2", start),
         Row(f"rebuild of {tasks * 10:,} tasks from the log", "<= 60", rebuild),
+    ]
+
+
+def _screen_rows(scale: int) -> list[Row]:
+    many, events, seconds = 100_000 // scale, 1_000_000 // scale, 20 // min(scale, 4)
+
+    def over(tasks: int, measure: Callable[..., tuple[float, str]], *more: float) -> Measure:
+        return lambda _fresh: measure(tasks, events if tasks >= many else 0, *more)
+
+    def throughput(fresh: Callable[[], Path]) -> tuple[float, str]:
+        return screen.throughput(fresh, many // 10)
+
+    n = f"{many:,} tasks"
+    return [
+        Row("dashboard: start to full screen, 10 tasks / bare", "<= 1.4", over(10, screen.start)),
+        Row(
+            f"dashboard: the same, {n}, {events:,} events / bare",
+            "<= 1.6",
+            over(many, screen.start),
+        ),
+        Row(f"dashboard: idle CPU, {n}, over bare", "<= 0.5", over(many, screen.idle, seconds)),
+        Row("dashboard: CPU at 200 events/s by others", "<= 15", over(many, screen.load, seconds)),
+        Row("dashboard: key to repaint meanwhile, p95", "<= 30", over(many, screen.keys, seconds)),
+        Row(
+            f"dashboard: memory, {many * 10:,} tasks, {events:,} events, over bare",
+            "<= 30",
+            over(many * 10, screen.memory),
+        ),
+        Row("dashboard: throughput of 8 workers / headless", ">= 0.7", throughput),
     ]
 
 
@@ -186,14 +220,15 @@ def main() -> None:
     scale = 10 if args.quick else 1
     rows = [
         row
-        for row in _rows(scale) + _steering_rows(scale)
+        for row in _rows(scale) + _steering_rows(scale) + _screen_rows(scale)
         if not words or any(word in row.name for word in words)
     ]
     found: dict[str, list[tuple[float, str]]] = {row.name: [] for row in rows}
-    for _ in range(1 if args.quick else args.rounds):
-        for row in rows:
-            with _folders() as fresh:
-                found[row.name].append(row.measure(fresh))
+    with screen.stores():
+        for _ in range(1 if args.quick else args.rounds):
+            for row in rows:
+                with _folders() as fresh:
+                    found[row.name].append(row.measure(fresh))
     python = ".".join(map(str, sys.version_info[:3]))
     print(f"{datetime.now(UTC):%Y-%m-%d}, Python {python}, SQLite {sqlite3.sqlite_version}")
     print("\n| figure | must reach | median | range | last round |\n|---|---|---|---|---|")

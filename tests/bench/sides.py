@@ -115,7 +115,7 @@ def wal(folder: Path, tasks: int) -> float:
         largest = 0
         while True:
             await engine.queries.progress()
-            await engine.queries.tasks(limit=50, order="screen")
+            await engine.queries.tasks(limit=50)
             await engine.queries.last_events(50)
             largest = max(largest, (folder / "state" / "tasks.db-wal").stat().st_size)
             if await engine.queries.count_tasks(parse_filter("!state:done")) == 0:

@@ -19,7 +19,7 @@ import sides
 from engine.commands import Cancel, Purge, Reset, Seed
 from engine.core import Engine
 from engine.files import Layout
-from engine.filters import TaskFilter
+from engine.filters import Filter
 from engine.processes.trees import gone
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def reset(folder: Path, dag: Path) -> float:
 
 def purge(folder: Path, dag: Path) -> float:
     """Seconds to purge all tasks of a DAG, none of them at work."""
-    return asyncio.run(_timed(folder, dag, Purge(TaskFilter())))
+    return asyncio.run(_timed(folder, dag, Purge(Filter())))
 
 
 async def _timed(folder: Path, dag: Path, command: Reset | Purge) -> float:

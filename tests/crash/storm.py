@@ -33,7 +33,7 @@ from support.storm import AGENTS, Storm, a_storms_dag
 
 from engine import machine
 from engine.commands import Retry, Seed
-from engine.filters import TaskFilter
+from engine.filters import Filter
 
 
 def say(sentence: str) -> None:
@@ -56,7 +56,7 @@ async def soak(project: Project, nursery: Nursery, args: argparse.Namespace) -> 
             await engine.start_worker(agent)
         while not memory or time.monotonic() - began < args.minutes * 60:
             if memory:
-                await engine.execute(Retry(TaskFilter()))
+                await engine.execute(Retry(Filter()))
             await storm.rage(engine, kills=args.kills)
             await storm.calm(engine)
             memory.append(me.memory_info().rss / 2**20)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import damage
-from support.engines import QUICK, ended, suspend, until
+from support.engines import PATIENCE, QUICK, ended, suspend, until
 from support.reckoning import leader_of
 from support.stores import a_dag, a_task, select
 
@@ -259,8 +259,10 @@ async def test_a_result_that_is_never_stored_is_kept_beside_its_output(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.worker._RETRIES", (0.01,))
+    tried = asyncio.Event()
 
     async def full(*_: object, **__: object) -> None:
+        tried.set()
         raise StorageError("database or disk is full")
 
     async with project.engine() as engine:
@@ -268,7 +270,7 @@ async def test_a_result_that_is_never_stored_is_kept_beside_its_output(
         monkeypatch.setattr(engine._store, "finish_and_claim", full)
         monkeypatch.setattr(engine._store, "finish", full)
         await engine.start_worker("codex", "codex-1")
-        await until(lambda: project.state("a") == "RUNNING", "it was taken")
+        await asyncio.wait_for(tried.wait(), PATIENCE)
         await engine.stop_workers()
     (file,) = project.layout.artifacts.glob("a/*/unstored.json")
     assert json.loads(file.read_text())["kind"] == "done"

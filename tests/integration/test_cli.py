@@ -175,7 +175,10 @@ def test_a_list_of_tasks_shows_what_was_asked_for(project: Project) -> None:
     assert ids("IMPLEMENT") == ["impl:a"]
     assert ids("!impl", "state:!waiting") == ["plan"]
     assert ids("--agent", "nobody") == []
+    assert ids("name:/^implement/", "!/b$/") == ["impl:a"]
+    assert ids("state:ready,failed") == ["plan"]
     assert "no task matches" in project.ok("tasks", "ls", "--state", "DONE")
+    assert "write state:running" in project.ok("tasks", "ls", "running")
     known = project.refused("tasks", "ls", "state:x", code="VALIDATION_ERROR")
     assert all(state in known for state in STATES)
     lines = project.ok("tasks", "ls").splitlines()

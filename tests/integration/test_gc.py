@@ -30,9 +30,10 @@ from support.engines import until
 from support.stores import Opened, a_dag, a_task, opened, select
 
 from engine.care import gc, gcplan
-from engine.care.gc import Collected, parse_age
+from engine.care.gc import Collected
 from engine.clock import SystemClock
 from engine.errors import StorageError, ValidationError
+from engine.moments import parse_age
 from engine.store import orders
 from engine.store.database import WriteLock
 

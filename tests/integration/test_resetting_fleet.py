@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from support.engines import ended, let_start, suspend, until
 from support.stage import staged
 from support.stores import a_task
 
-from engine.commands import Reset, Seed
+from engine.commands import Reset, Seed, Step
 from engine.errors import LeaseConflict
 from engine.model import ProcessId
 from engine.orders.on_workers import WorkerOrders
@@ -88,3 +89,23 @@ async def test_a_worker_that_came_again_under_its_id_is_asked_too(
         await engine.execute(Seed(project.dag(a_task("a"))))
         await engine.execute(Reset())
     assert asked == ["1", "2"]
+
+
+async def test_a_hurried_reset_kills_whom_it_waits_for(project: Project) -> None:
+    hurry, steps = asyncio.Event(), []
+
+    def on_step(step: Step) -> None:
+        steps.append(step)
+        if step.waiting_for:
+            hurry.set()
+
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", payload={"seconds": 300}))))
+        process = project.work("w1")
+        await until(lambda: project.state("a") == "RUNNING", "it works")
+        await suspend(process, project.layout)
+        receipt = await engine.execute(Reset(timeout=300), on_step=on_step, hurry=hurry)
+        assert receipt.done["w1"] == "killed"
+        assert any(step.what.startswith("killing w1") for step in steps)
+        assert await asyncio.to_thread(process.wait, 30) == -signal.SIGKILL
+        assert project.state("a") == "READY"

@@ -83,8 +83,13 @@ async def test_a_changed_task_is_redefined_and_keeps_its_history(it: Opened) -> 
     report = await it.store.seed(changed)
     assert report.updated == ["a", "b"]
     assert report.changed == {
-        "a": ("name", "agent"),
-        "b": ("deps", "timeout", "retries", "payload"),
+        "a": {"name": ("a", "New"), "agent": ("codex", "claude")},
+        "b": {
+            "deps": (["a"], []),
+            "timeout": (3600, 5),
+            "retries": (0, 3),
+            "payload": ({"kind": "noop", "seconds": 0}, {"kind": "shell", "cmd": "true"}),
+        },
     }
     assert (it.state("a"), it.state("b")) == ("DONE", "RUNNING")
     updated = [event for event in events_of(it.layout) if event.type == "TASK_UPDATED"]

@@ -42,7 +42,7 @@ async def test_stopped_workers_are_not_shown_as_workers() -> None:
 
 async def test_an_empty_pane_says_what_would_fill_it() -> None:
     async with desk(FakeQueries()) as at:
-        assert "no workers: `agentmux worker" in at.screen
+        assert "no workers: a adds one" in at.screen
         assert "no tasks: `agentmux-tui DAG`" in at.screen
         assert "no events yet" in at.screen
         assert "every worker gives signs of life" in at.screen
@@ -189,7 +189,7 @@ async def test_the_cursor_stays_on_its_task_while_rows_move() -> None:
         await at.change()
         assert at.current_task == "tests:race"
         assert at.app.main.task_rows.cursor > 10
-        assert any("▌✓  tests:race" in line for line in at.lines)
+        assert any("▌ ✓  tests:race" in line for line in at.lines)
 
 
 async def test_until_a_row_is_chosen_the_list_stays_at_its_top() -> None:

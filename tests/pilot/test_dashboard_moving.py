@@ -7,7 +7,7 @@ from support.desk import desk
 from textual.events import MouseScrollDown
 from textual.widgets import Input
 
-from tui.actions import Place
+from tui.actions.model import Place
 from tui.screens.detail import DetailScreen
 
 # -- moving ----------------------------------------------------------------------------------
@@ -122,13 +122,13 @@ async def test_a_filter_narrows_the_tasks_while_one_types() -> None:
 
 async def test_escape_leaves_the_filter_and_clears_it() -> None:
     async with desk() as at:
-        await at.press("3", "/", *"spec")
+        await at.press("1", "/", *"spec")
         assert at.app.main.task_rows.total == 9
-        assert at.app.focused is at.app.main.filter
+        assert at.app.focused is at.app.main.task_filter.input
         await at.press("escape")
         assert at.app.main.task_rows.total == 26
         assert at.place is Place.TASKS
-        assert not at.app.main.filter_line.display
+        assert not at.app.main.task_filter.display
 
 
 async def test_a_filter_that_cannot_be_read_yet_is_explained_and_does_not_count() -> None:
@@ -141,22 +141,22 @@ async def test_a_filter_that_cannot_be_read_yet_is_explained_and_does_not_count(
 async def test_a_filter_that_cannot_be_read_is_not_kept() -> None:
     async with desk() as at:
         await at.press("/", *"state:bogus", "enter")
-        assert at.app.main.filter_line.display
+        assert at.app.main.task_filter.display
         await at.press("escape", "/", *"spec", "enter")
-        assert at.app.main.filter.value == "spec"
+        assert at.app.main.task_filter.input.value == "spec"
         assert at.app.main.task_rows.total == 9
 
 
 async def test_a_filter_without_matches_says_so() -> None:
     async with desk() as at:
         await at.press("/", *"xyzzy", "enter")
-        assert "no task matches xyzzy: esc clears the filter" in at.screen
+        assert "nothing matches xyzzy: esc clears the filter" in at.screen
 
 
 async def test_keys_typed_into_the_filter_do_nothing_else() -> None:
     async with desk() as at:
         await at.press("/", *"qsupz?12")
-        assert at.app.main.filter.value == "qsupz?12"
+        assert at.app.main.task_filter.input.value == "qsupz?12"
         assert at.engine.commands == []
         assert at.app.is_running
 
@@ -164,7 +164,7 @@ async def test_keys_typed_into_the_filter_do_nothing_else() -> None:
 async def test_control_characters_cannot_be_pasted_into_the_filter() -> None:
     async with desk() as at:
         await at.press("/")
-        line = at.app.main.filter
+        line = at.app.main.task_filter.input
         line.insert_text_at_cursor("ab")
         line.insert_text_at_cursor("\x9b2J\x1b[2J")
         await at.settle()

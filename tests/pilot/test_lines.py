@@ -12,11 +12,12 @@ from support.screens import NOW, ago, busy, running, task
 from engine.model import Reason, State
 from engine.views import Progress
 from tui import look
-from tui.actions import ACTIONS
+from tui.actions.table import ACTIONS
 from tui.describe import log_lines, task_lines
 from tui.headline import Mood, Pace, headline, meter, sparkline, time_left
+from tui.keymap import Keymap
 from tui.panes.tasks import TasksList
-from tui.screens.dialogs import help_lines
+from tui.screens.help import help_lines
 from tui.snapshot import Section, Snapshot
 from tui.tail import Tail, read_tail
 from tui.widgets.bars import Bar
@@ -104,8 +105,24 @@ def test_the_pace_is_what_was_seen_and_else_what_the_store_counted() -> None:
     ],
 )
 def test_the_time_left_is_told_in_words(counts: dict[State, int], words: str) -> None:
-    progress = Progress(total=sum(counts.values()), by_state=counts)
+    ready = counts.get(State.READY, 0)
+    progress = Progress(total=sum(counts.values()), by_state=counts, ready=ready)
     assert time_left(progress, 5.0)[0] == words
+
+
+def test_the_time_left_is_never_less_than_the_critical_path_takes() -> None:
+    progress = Progress(total=10, by_state={State.DONE: 5, State.READY: 5}, ready=1, waiting=4)
+    assert time_left(progress, 5.0, 30.0)[0] == "~1:00 left"
+    assert time_left(progress, 5.0, 300.0)[0] == "~5:00 left"
+    assert time_left(progress, None, 300.0)[0] == ""
+
+
+def test_nobody_tells_the_time_left_while_nothing_can_start() -> None:
+    counts = {State.DONE: 5, State.READY: 5}
+    held = Progress(total=10, by_state=counts, ready=5, held=("*",))
+    assert time_left(held, 5.0, 300.0)[0] == ""
+    waiting = Progress(total=10, by_state=counts, ready=0, waiting=5)
+    assert time_left(waiting, 5.0, 300.0)[0] == ""
 
 
 def test_at_60_columns_the_headline_keeps_what_is_wrong() -> None:
@@ -181,11 +198,15 @@ def test_no_line_of_a_text_is_wider_than_its_pane() -> None:
         explanation=("w" * 300,),
     )
     for width in (30, 60, 120):
-        for lines in (task_lines(detail, NOW, width), log_lines(tails, width), help_lines(width)):
+        for lines in (
+            task_lines(detail, NOW, width),
+            log_lines(tails, width),
+            help_lines(width, Keymap()),
+        ):
             assert all(line_width(line) <= width for line in lines)
 
 
 def test_the_legend_and_the_help_cover_what_the_screen_uses() -> None:
-    text = "\n".join("".join(cell for cell, _ in line) for line in help_lines(120))
+    text = "\n".join("".join(cell for cell, _ in line) for line in help_lines(120, Keymap()))
     assert all(symbol in text for symbol, _ in look.LEGEND)
     assert all(action.help.split()[0] in text for action in ACTIONS)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from textual.pilot import Pilot
     from textual.screen import Screen
 
-    from tui.actions import Place
+    from tui.actions.model import Place
 
 
 class Desk:

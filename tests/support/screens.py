@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from engine.commands import Command, Receipt
+from support import lists
+from support.lists import picked, place_of, sorted_runs, sorted_tasks, waits, window
+
+from engine.commands import Command, OnStep, Receipt, Step
 from engine.config import Config
 from engine.errors import TaskNotFound
 from engine.files import Layout
-from engine.filters import AGENT, STATE, WAITING, TaskFilter, Term
+from engine.filters import Filter
 from engine.model import (
     Event,
     EventType,
@@ -21,24 +24,29 @@ from engine.model import (
     State,
     WorkerStatus,
 )
-from engine.views import Neighbour, Progress, RunRow, TaskDetail, TaskRow, WorkerRow
+from engine.views import (
+    AttentionRow,
+    CriticalPath,
+    GraphNode,
+    Neighbour,
+    Order,
+    ProcessRow,
+    Progress,
+    RunRow,
+    TaskDetail,
+    TaskRow,
+    Usage,
+    WorkerRow,
+)
 from tui.app import Dashboard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from textual.app import App
     from textual.pilot import Pilot
 
-NOW = datetime(2026, 3, 14, 10, 12, 46, tzinfo=UTC)
-_ORDER = (
-    (State.RUNNING, State.CLAIMED),
-    (State.BLOCKED,),
-    (State.FAILED,),
-    (State.READY,),
-    (State.DONE,),
-    (State.CANCELLED,),
-)
+NOW = lists.NOW
 
 
 def ago(seconds: float) -> datetime:
@@ -142,6 +150,8 @@ class FakeQueries:
     held: tuple[str, ...] = ()
     recent: tuple[int, ...] = ()
     dag: str = "agentmux/build.yaml"
+    every_run: list[RunRow] = field(default_factory=list)
+    path: CriticalPath = field(default_factory=CriticalPath)
     broken: dict[str, Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     gate: Callable[[str], Awaitable[None]] | None = None
@@ -158,7 +168,7 @@ class FakeQueries:
         counts: dict[State, int] = {}
         for row in self.all_tasks:
             counts[row.state] = counts.get(row.state, 0) + 1
-        waiting = sum(1 for row in self.all_tasks if _waits(row))
+        waiting = sum(1 for row in self.all_tasks if waits(row))
         return Progress(
             total=len(self.all_tasks),
             by_state=counts,
@@ -170,30 +180,82 @@ class FakeQueries:
             dag=self.dag,
         )
 
-    def _matching(self, where: TaskFilter, order: str) -> list[TaskRow]:
-        rows = [row for row in self.all_tasks if all(_holds(row, term) for term in where.terms)]
-        return sorted(rows, key=_rank) if order == "screen" else rows
-
     async def tasks(
         self,
-        where: TaskFilter = TaskFilter(),  # noqa: B008 - frozen, and empty for ever
+        where: Filter = Filter(),  # noqa: B008 - frozen, and empty for ever
         *,
         limit: int = -1,
         offset: int = 0,
-        order: Literal["screen", "file"] = "file",
+        order: Order = Order(),  # noqa: B008 - as above
     ) -> list[TaskRow]:
         await self._asked("tasks")
-        rows = self._matching(where, order)[offset:]
-        return rows if limit < 0 else rows[:limit]
+        return window(self._sorted(where, order), offset, limit)
 
-    async def count_tasks(self, where: TaskFilter) -> int:
+    async def count_tasks(self, where: Filter) -> int:
         await self._asked("count_tasks")
-        return len(self._matching(where, "file"))
+        return len(picked(self.all_tasks, where))
 
-    async def locate_task(self, where: TaskFilter, task_id: str) -> int | None:
+    async def locate_task(
+        self,
+        where: Filter,
+        task_id: str,
+        order: Order = Order(),  # noqa: B008 - as above
+    ) -> int | None:
         await self._asked("locate_task")
-        ids = [row.id for row in self._matching(where, "screen")]
-        return ids.index(task_id) if task_id in ids else None
+        return place_of(task_id, self._sorted(where, order))
+
+    async def task_ids(self, where: Filter) -> list[str]:
+        await self._asked("task_ids")
+        return [row.id for row in picked(self.all_tasks, where)]
+
+    def _sorted(self, where: Filter, order: Order) -> list[TaskRow]:
+        return sorted_tasks(picked(self.all_tasks, where), order)
+
+    async def runs(
+        self,
+        task_id: str | None = None,
+        *,
+        where: Filter = Filter(),  # noqa: B008 - as above
+        limit: int = -1,
+        offset: int = 0,
+        order: Order = Order(),  # noqa: B008 - as above
+    ) -> list[RunRow]:
+        await self._asked("runs")
+        rows = [run for run in self.every_run if task_id in {None, run.task_id}]
+        return window(sorted_runs(picked(rows, where), order), offset, limit)
+
+    async def count_runs(self, where: Filter) -> int:
+        await self._asked("count_runs")
+        return len(picked(self.every_run, where))
+
+    async def locate_run(
+        self,
+        where: Filter,
+        run_id: str,
+        order: Order = Order(),  # noqa: B008 - as above
+    ) -> int | None:
+        await self._asked("locate_run")
+        return place_of(run_id, sorted_runs(picked(self.every_run, where), order))
+
+    async def run(self, run_id: str) -> RunRow | None:
+        await self._asked("run")
+        return next((run for run in self.every_run if run.id == run_id), None)
+
+    async def event_seqs(self, where: Filter, *, after: int, upto: int) -> list[int]:
+        await self._asked("event_seqs")
+        return [one.seq for one in picked(self.all_events, where) if after < one.seq <= upto]
+
+    async def events_at(self, seqs: Sequence[int]) -> list[Event]:
+        await self._asked("events_at")
+        return [one for one in self.all_events if one.seq in set(seqs)]
+
+    async def agent_counts(self) -> Mapping[str, Mapping[State, int]]:
+        await self._asked("agent_counts")
+        counts: dict[str, dict[State, int]] = {}
+        for row in sorted(self.all_tasks, key=lambda row: row.agent):
+            of_agent = counts.setdefault(row.agent, {})
+            of_agent[row.state] = of_agent.get(row.state, 0) + 1
+        return counts
 
     async def workers(self) -> list[WorkerRow]:
         await self._asked("workers")
@@ -254,6 +316,33 @@ class FakeQueries:
             explanation=(f"{task_id} is {row.state.lower()}.",),
         )
 
+    async def graph(self, around: str | None = None, *, limit: int = 5000) -> list[GraphNode]:  # noqa: ARG002 - a fake graph is small
+        await self._asked("graph")
+        return [
+            GraphNode(
+                id=row.id,
+                name=row.name,
+                agent=row.agent,
+                state=row.state,
+                reasons=row.reasons,
+                pending=row.pending,
+                deps=row.deps,
+            )
+            for row in self.all_tasks[:limit]
+        ]
+
+    async def critical_path(self) -> CriticalPath:
+        await self._asked("critical_path")
+        return self.path
+
+    async def spans(self, since: datetime, until: datetime, limit: int = 5000) -> list[RunRow]:
+        await self._asked("spans")
+        return [
+            run
+            for run in sorted(self.every_run, key=lambda run: run.claimed_at)
+            if run.claimed_at <= until and (run.ended_at is None or run.ended_at >= since)
+        ][-limit:]
+
 
 class FakeEngine:
     """Hands out FakeQueries, remembers commands, says that something changed when told to."""
@@ -264,12 +353,28 @@ class FakeEngine:
         self.clock = FixedClock()
         self.queries = queries or FakeQueries()
         self.commands: list[Command] = []
+        self.dry_runs: list[Command] = []
         self.receipt = Receipt()
+        self.plan: Receipt | None = None
+        self.steps: list[Step] = []
+        self.notices: list[str] = []
+        self.opening: Step | None = None
+        self.failure: BaseException | None = None
+        self.begun = 0
+        self.over = asyncio.Event()
+        self.over.set()
+        self.hurry: asyncio.Event | None = None
+        self.mine: tuple[str, ...] = ("claude-1", "codex-1")
+        self.needs: list[AttentionRow] = []
+        self.used: dict[str, Usage] = {}
+        self.processes: dict[str, list[ProcessRow]] = {}
         self.refusal: Exception | None = None
         self.runs = 0
         self.stopped: list[bool] = []
         self.may_stop = asyncio.Event()
         self.may_stop.set()
+        self.may_step = asyncio.Event()
+        self.may_step.set()
         self._changed = asyncio.Event()
 
     async def changes(self) -> AsyncIterator[None]:
@@ -281,12 +386,39 @@ class FakeEngine:
     def change(self) -> None:
         self._changed.set()
 
-    async def execute(self, command: Command, *, dry_run: bool = False) -> Receipt:
-        assert not dry_run
-        self.commands.append(command)
+    async def execute(
+        self,
+        command: Command,
+        *,
+        dry_run: bool = False,
+        on_step: OnStep = lambda _step: None,
+        hurry: asyncio.Event | None = None,
+    ) -> Receipt:
+        self.hurry = hurry
+        (self.dry_runs if dry_run else self.commands).append(command)
         if self.refusal is not None:
             raise self.refusal
+        if dry_run:
+            return replace(self.plan or self.receipt, dry_run=True)
+        for step in self.steps:
+            on_step(step)
+            await self.may_step.wait()
         return self.receipt
+
+    async def attention(self) -> list[AttentionRow]:
+        return list(self.needs)
+
+    async def usage(self) -> Mapping[str, Usage]:
+        return dict(self.used)
+
+    async def processes_of(self, run_id: str) -> list[ProcessRow]:
+        return list(self.processes.get(run_id, []))
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def own_workers(self) -> tuple[str, ...]:
+        return self.mine
 
     def active_runs(self) -> int:
         return self.runs
@@ -294,27 +426,6 @@ class FakeEngine:
     async def stop_workers(self, *, drain: bool = False) -> None:
         self.stopped.append(drain)
         await self.may_stop.wait()
-
-
-def _waits(row: TaskRow) -> bool:
-    late = row.not_before is not None and row.not_before > NOW
-    return row.state is State.READY and (row.pending > 0 or late)
-
-
-def _rank(row: TaskRow) -> tuple[int, bool]:
-    return next(i for i, states in enumerate(_ORDER) if row.state in states), _waits(row)
-
-
-def _holds(row: TaskRow, term: Term) -> bool:
-    if term.field == STATE:
-        found = WAITING if _waits(row) else row.state.lower()
-        matches = found == term.value
-    elif term.field == AGENT:
-        matches = row.agent == term.value
-    else:
-        text = f"{row.id} {row.name} {row.agent} {row.worker_id or ''}".lower()
-        matches = term.value.lower() in text
-    return matches is not term.negated
 
 
 def event(seq: int, type: EventType, seconds: float, **more: Any) -> Event:  # noqa: A002 - as in the row

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cli import progress, receipts
+from engine import receipts
+from engine.cli import progress
 from engine.cli.logs import log_to_stderr
 from engine.cli.logs import tell as tell_notices
 from engine.cli.progress import in_words, slow_steps, steps

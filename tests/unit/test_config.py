@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.config import Config, ShellConfig, load_config
+from engine.config import Config, ScreenConfig, ShellConfig, load_config, refuse_settings
 from engine.errors import Problem, StorageError, ValidationError
 
 if TYPE_CHECKING:
@@ -56,6 +56,36 @@ def test_the_allow_list_replaces_the_default_one(path: Path) -> None:
     assert load(path, "shell: {}\n").shell == ShellConfig()
 
 
+def test_keys_are_one_or_several_for_an_action_whatever_it_is_called(path: Path) -> None:
+    config = load(path, 'keys: {kill: X, quit: [Q, ctrl+b], copy: y, numbers: "#", x-mine: 1}\n')
+    assert config.keys == {
+        "kill": ("X",),
+        "quit": ("Q", "ctrl+b"),
+        "copy": ("y",),
+        "numbers": ("#",),
+    }
+    assert load(path, "keys: {}\n").keys == {}
+    assert load(path, "keys: {hold: []}\n").keys == {"hold": ()}
+
+
+def test_what_the_screen_does_can_be_switched_off(path: Path) -> None:
+    assert Config().screen == ScreenConfig(bell=True, title=True, toasts=True, ascii=None)
+    config = load(path, "screen: {bell: false, ascii: true, x-note: 1}\n")
+    assert config.screen == ScreenConfig(bell=False, ascii=True)
+    assert load(path, "screen: {}\n").screen == ScreenConfig()
+
+
+def test_what_a_reader_of_the_settings_cannot_take_is_told_with_its_line(path: Path) -> None:
+    path.write_text("grace: 1\nkeys:\n  kill: X\n  quit: [Q, R]\n")
+    with pytest.raises(ValidationError) as caught:
+        refuse_settings(path, [(("keys", "quit"), "is taken"), (("keys", "kill"), "is no key")])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "line 3: keys.kill: is no key",
+        "line 4: keys.quit: is taken",
+    ]
+    refuse_settings(path, [])
+
+
 def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_the_network() -> (
     None
 ):
@@ -71,7 +101,7 @@ def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_t
     ("text", "line", "field", "words"),
     [
         ("\nheartbeet: 5\n", 2, "heartbeet", "did you mean 'heartbeat'"),
-        ("colour: red\n", 1, "colour", "known are grace, heartbeat, lease"),
+        ("colour: red\n", 1, "colour", "known are grace, heartbeat, keys, lease"),
         ("lease: ten\n", 1, "lease", "must be a number, not 'ten'"),
         ("lease: '600'\n", 1, "lease", "remove the quotes"),
         ("lease: true\n", 1, "lease", "must be a number, not true"),
@@ -93,6 +123,17 @@ def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_t
         ("shell:\n  allow:\n  - git\n  - 7\n", 4, "shell.allow[1]", "put it in quotes"),
         ("shell: {allow: ['']}\n", 1, "shell.allow[0]", "must not be empty"),
         ('shell: {allow: ["a\\nb"]}\n', 1, "shell.allow[0]", "control characters"),
+        ("keys: [kill]\n", 1, "keys", "must be a mapping, not a list"),
+        ("keys:\n  kill: 7\n", 2, "keys.kill", "put it in quotes"),
+        ("keys:\n  kill:\n", 2, "keys.kill", "must be text, not nothing"),
+        ("keys:\n  kill: {a: b}\n", 2, "keys.kill", "must be text, not a mapping"),
+        ("keys:\n  kill:\n  - X\n  - true\n", 4, "keys.kill[1]", "put it in quotes"),
+        ('keys: {kill: ""}\n', 1, "keys.kill", "must not be empty"),
+        ('keys: {kill: "a\\nb"}\n', 1, "keys.kill", "control characters"),
+        ("screen: loud\n", 1, "screen", "must be a mapping, not 'loud'"),
+        ("screen:\n  bel: true\n", 2, "screen.bel", "did you mean 'bell'"),
+        ("screen:\n  bell: 1\n", 2, "screen.bell", "must be true or false, not 1"),
+        ("screen: {ascii: 'yes'}\n", 1, "screen.ascii", "must be true or false"),
         ("lease: 700\nlease: 800\n", 2, "lease", "already set"),
         ("- lease: 5\n", 1, "", "must be a mapping, not a list"),
         ("lease: !seconds 5\n", 1, "lease", "'!seconds'"),

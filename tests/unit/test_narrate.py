@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.clock import to_iso
 from engine.model import Event, EventType, Reason, State
-from engine.narrate import describe, describe_reasons, event_symbol, symbol
+from engine.narrate import describe, describe_changes, describe_reasons, event_symbol, symbol
 from engine.text import cells, clean_text
 
 NOW = datetime(2026, 11, 20, 10, 12, 44, tzinfo=UTC)
@@ -143,3 +143,21 @@ def test_what_needs_a_person_is_shown_before_other_reasons() -> None:
     assert symbol(State.BLOCKED, list(Reason)) == symbol(State.BLOCKED, [Reason.HUMAN])
     assert describe_reasons([Reason.REMOVED]) == "it left the DAG"
     assert describe_reasons([]) == ""
+
+
+def test_a_change_is_told_field_by_field_with_what_was_and_what_is() -> None:
+    assert describe_changes(
+        {
+            "name": ("old", "new\x9b31m"),
+            "timeout": (3600.0, 5.5),
+            "deps": (["a", "b"], ["b", "c"]),
+            "payload": ({"kind": "shell", "cmd": "x", "cwd": "."}, {"kind": "shell", "cmd": "y"}),
+        }
+    ) == [
+        'name "old" → "new"',
+        "timeout 3600 → 5.5",
+        "deps +c -a",
+        'cmd "x" → "y"',
+        'cwd "." → nothing',
+    ]
+    assert describe_changes({"deps": (["a", "b"], ["b", "a"])}) == ["deps in another order"]

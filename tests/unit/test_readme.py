@@ -10,9 +10,10 @@ from urllib.parse import unquote
 
 import yaml
 
-from engine.config import Config, ShellConfig
+from engine.config import Config, ScreenConfig, ShellConfig, load_config
 from engine.dag import parse_dag
-from tui.actions import ACTIONS, shown
+from tui.actions.table import ACTIONS, shown
+from tui.keymap import read_keymap
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,11 +56,24 @@ def test_the_example_dag_is_refused_only_for_the_dep_that_it_does_not_show() -> 
 
 def test_the_settings_shown_are_the_defaults() -> None:
     shown_settings = yaml.safe_load(yaml_blocks()[1])
-    plain = {f.name: f.default for f in fields(Config) if f.name != "shell"}
+    plain = {f.name: f.default for f in fields(Config) if f.name not in {"shell", "keys", "screen"}}
+    switches = {f.name: f.default for f in fields(ScreenConfig) if f.name != "ascii"}
+    assert shown_settings.pop("screen") == switches
+    assert shown_settings.pop("keys")
     assert {k: v for k, v in shown_settings.items() if k != "shell"} == plain
     listed = re.search(r"replaces the default: ([a-z\s#]+)\n", yaml_blocks()[1])
     assert listed
     assert tuple(listed[1].replace("#", " ").split()) == ShellConfig().allow
+
+
+def test_the_settings_shown_can_be_taken_as_they_are(tmp_path: Path) -> None:
+    settings = tmp_path / "agentmux.yaml"
+    settings.write_text(yaml_blocks()[1])
+    assert read_keymap(load_config(settings).keys, settings).chosen["kill"] == ("X",)
+
+
+def test_every_action_that_keys_can_name_is_named() -> None:
+    assert re.findall(r"`(\w+)`", section("actions")) == [action.name for action in ACTIONS]
 
 
 def test_every_sample_dag_is_named() -> None:

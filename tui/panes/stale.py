@@ -20,7 +20,7 @@ class StaleList(RowList[WorkerRow]):
     """Live workers without a sign of life."""
 
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("", 1),
+        Column("", 1, name="status"),
         Column("worker", 8, 24, middle=True),
         Column("silent", 6, right=True),
         Column("process", 7),
@@ -29,6 +29,7 @@ class StaleList(RowList[WorkerRow]):
         Column("lease", 5, right=True, drop=1),
     )
     EMPTY = "every worker gives signs of life"
+    MARKS = True
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__(id="stale-list")

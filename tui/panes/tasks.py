@@ -21,16 +21,18 @@ class TasksList(RowList[TaskRow]):
     """A window of the tasks in screen order. Set the facts around them before `put`."""
 
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("", 1),
-        Column("id", 16, 34, middle=True),
-        Column("name", 16, 32, drop=5),
-        Column("agent", 6, 14, middle=True, drop=3),
-        Column("worker", 8, 18, middle=True, drop=4),
-        Column("try", 3, 7, right=True, drop=2),
-        Column("time", 5, right=True),
-        Column("now / why", 24, 64, fills=True, drop=1),
+        Column("", 1, name="state", sort="state"),
+        Column("id", 16, 34, middle=True, sort="id"),
+        Column("name", 16, 32, drop=6, sort="name"),
+        Column("agent", 6, 14, middle=True, drop=4, sort="agent"),
+        Column("worker", 8, 18, middle=True, drop=5, sort="worker"),
+        Column("try", 3, 7, right=True, drop=2, sort="try"),
+        Column("pri", 3, 6, right=True, drop=3, name="priority", sort="priority", rare=True),
+        Column("time", 5, right=True, sort="time"),
+        Column("now / why", 24, 64, fills=True, drop=1, name="why"),
     )
     EMPTY = "no tasks: `agentmux-tui DAG` seeds a DAG file"
+    MARKS = True
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__(id="tasks-list")
@@ -70,6 +72,7 @@ class TasksList(RowList[TaskRow]):
             (clean_text(row.agent), Tone.DIM),
             (clean_text(row.claimed_by or row.worker_id or ""), Tone.DIM),
             (look.tries(row), Tone.DIM),
+            (str(row.priority or ""), Tone.DIM),
             (look.spent(row, now), Tone.TEXT if tone is Tone.RUNNING else Tone.DIM),
             (reason, look.why_tone(row)),
         )

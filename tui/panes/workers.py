@@ -1,39 +1,44 @@
-"""Who works, on what, and how it goes."""
+"""Who works, on what, how it goes, and what it takes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
 from engine.text import clean_text
-from engine.views import WorkerRow
+from engine.views import Usage, WorkerRow
 from tui import look
 from tui.widgets.cells import Line, Tone
 from tui.widgets.columns import Column
 from tui.widgets.rows import RowList
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
 
 class WorkersList(RowList[WorkerRow]):
-    """All live workers, of this process and of others."""
+    """All live workers, of this process and of others. Set `usage` (by run) before `put`."""
 
     COLUMNS: ClassVar[tuple[Column, ...]] = (
-        Column("", 1),
+        Column("", 1, name="status"),
         Column("worker", 8, 24, middle=True),
+        Column("agent", 6, 12, middle=True, drop=6),
         Column("task", 10, 48, middle=True),
         Column("run", 5, right=True),
         Column("lease", 5, right=True, drop=2),
-        Column("♥", 4, 5, right=True),
-        Column("note", 0, fills=True, drop=3),
+        Column("♥", 4, 5, right=True, name="heartbeat"),
+        Column("cpu", 4, right=True, drop=3, rare=True),
+        Column("mem", 4, right=True, drop=4, rare=True),
+        Column("note", 0, fills=True, drop=5),
     )
-    EMPTY = "no workers: `agentmux worker --agent A --worker-id W` starts one"
+    EMPTY = "no workers: a adds one, or `agentmux worker --agent A`"
+    MARKS = True
 
     def __init__(self, now: Callable[[], datetime], stale_after: float) -> None:
         super().__init__(id="workers-list")
         self._now = now
         self._stale_after = stale_after
+        self.usage: Mapping[str, Usage] = {}
 
     def key_of(self, row: WorkerRow) -> str:
         """Return the worker's id."""
@@ -46,13 +51,16 @@ class WorkersList(RowList[WorkerRow]):
         symbol, tone = look.worker_look(health)
         holds = row.task_id is not None
         task = clean_text(row.task_id) if row.task_id is not None else health.value
-        note = clean_text(row.note)
+        used = self.usage.get(row.run_id) if row.run_id is not None else None
         return (
             (symbol, tone),
             (clean_text(row.id), tone if health is not look.Health.IDLE else Tone.TEXT),
+            (clean_text(row.agent), Tone.DIM),
             (task, Tone.TEXT if holds else Tone.DIM),
             (look.since(row.run_started_at, now) if holds else "", Tone.TEXT),
             (look.until(row.lease_until, now) if holds else "", Tone.DIM),
             (look.since(row.beat_at, now), tone if health is look.Health.STALE else Tone.DIM),
-            (note, Tone.DIM),
+            ("" if used is None else look.cpu(used.cpu), Tone.TEXT),
+            ("" if used is None else look.memory(used.memory), Tone.TEXT),
+            (clean_text(row.note), Tone.DIM),
         )

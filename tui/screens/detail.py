@@ -11,7 +11,7 @@ from textual.containers import Container
 from engine.errors import TaskNotFound
 from engine.text import clean_text, cut_middle
 from tui import describe, look
-from tui.actions import Place, Selection
+from tui.actions.model import Place, Selection
 from tui.panes.pane import Pane
 from tui.screens.paned import PanedScreen
 from tui.snapshot import explain
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tui.ports import Engine
 
 _FILES = ("stdout", "stderr")
+_EXPLAINED_EVERY = 5
+"""Ticks after which a task is read again though nothing was committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class DetailScreen(PanedScreen):
         self._task_id = task_id
         self._watching = watching
         self._picture = Picture()
+        self._ticks = 0
+        self._due = False
         self.head = Bar(id="head")
         self.about = Document(id="about")
         self.runs = Document(id="runs-text")
@@ -90,7 +94,8 @@ class DetailScreen(PanedScreen):
         old = self._picture
         queries = self._engine.queries
         try:
-            if changed or old.detail is None or old.trouble:
+            due, self._due = self._due, False
+            if changed or due or old.detail is None or old.trouble:
                 detail = await queries.detail(self._task_id)
                 held = (await queries.progress()).held
                 holder = detail.task.claimed_by
@@ -147,7 +152,11 @@ class DetailScreen(PanedScreen):
     def tick(self) -> None:
         """Let the ages grow; while a run goes on, look for new output too."""
         detail = self._picture.detail
-        if detail is not None and detail.runs and detail.runs[0].outcome is None:
+        self._ticks += 1
+        # Why it waits is told in numbers that time changes, too: seconds, workers that are gone.
+        self._due = self._due or self._ticks % _EXPLAINED_EVERY == 0
+        going_on = detail is not None and bool(detail.runs) and detail.runs[0].outcome is None
+        if self._due or going_on:
             self.post_message(self.Wanted())
         self.show()
 
@@ -169,10 +178,3 @@ class DetailScreen(PanedScreen):
         picture = self._picture
         task = picture.detail.task if picture.detail is not None else None
         return Selection(Place.DETAIL, picture.worker, task, None, picture.held, self._watching)
-
-    def action_back(self) -> None:
-        """Leave zoom, else go back to the dashboard."""
-        if self.zoomed:
-            self.action_zoom()
-        else:
-            self.dismiss()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from textual import on
-from textual.containers import Container, Horizontal
-from textual.widgets import Input, Static
+from textual.containers import Container
 
-from engine.errors import ValidationError
-from engine.filters import TaskFilter, parse_filter
-from engine.model import Event, State
+from engine.filters import EVENT_FIELDS, TASK_FIELDS, Filter, likely_meant, parse_filter
+from engine.model import Event, EventType, State
 from engine.text import clean_text
 from tui import look
-from tui.actions import Place, Selection
+from tui.actions.model import Place, Selection
+from tui.aside import Facts
 from tui.headline import Mood, Pace, headline
+from tui.matching import Matching
 from tui.panes.events import EventsList
 from tui.panes.pane import Pane
 from tui.panes.stale import StaleList
@@ -24,12 +24,14 @@ from tui.panes.workers import WorkersList
 from tui.screens.paned import PanedScreen
 from tui.snapshot import Section, Snapshot, Wants, take
 from tui.widgets.bars import Bar
+from tui.widgets.columns import next_order, reversed_order
+from tui.widgets.filterline import FilterLine
 from tui.widgets.rows import RowList
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from engine.views import WorkerRow
+    from engine.views import Order, WorkerRow
     from tui.ports import Engine
 
 _PLACES = (Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE)
@@ -44,32 +46,34 @@ class MainScreen(PanedScreen):
         super().__init__()
         self._engine = engine
         self._watching = watching
-        self._where = TaskFilter()
         self._picture = Snapshot()
+        self._matching: Matching | None = None
         self._pace = Pace()
         self._asked_at: float | None = None
-        self._unread = ""
+        self._seeded = 0
+        self.facts = Facts()
         self.recheck = False
         self.quitting = ""
-        stale_after = engine.config.stale_after
+        self.news = ""
         now = engine.clock.now
-        self.worker_rows = WorkersList(now, stale_after)
+        self.worker_rows = WorkersList(now, engine.config.stale_after)
         self.task_rows = TasksList(now)
         self.event_rows = EventsList()
         self.stale_rows = StaleList(now)
-        self.filter = Input(
-            placeholder="word  state:failed  agent:codex  !not",
-            compact=True,
-            select_on_focus=False,
-            # What is typed or pasted here is shown as it is: no control character gets in.
-            restrict=r"[^\x00-\x1f\x7f-\x9f]*",
-            id="filter",
+        self.task_filter = FilterLine(
+            partial(parse_filter, fields=TASK_FIELDS),
+            hint="word  state:failed  agent:codex  /regex/  !not",
+            id="task-filter",
         )
-        self.filter_line = Horizontal(Static("/"), self.filter, id="filter-line")
+        self.event_filter = FilterLine(
+            lambda text: parse_filter(text, EVENT_FIELDS, now=now()),
+            hint="word  type:failed  task:ID  worker:W  after:2h  !not",
+            id="event-filter",
+        )
         self._panes = (
             Pane(1, "Workers", self.worker_rows, id="workers"),
-            Pane(2, "Tasks", self.task_rows, self.filter_line, id="tasks"),
-            Pane(3, "Events", self.event_rows, id="events"),
+            Pane(2, "Tasks", self.task_rows, self.task_filter, id="tasks"),
+            Pane(3, "Events", self.event_rows, self.event_filter, id="events"),
             Pane(4, "Stale heartbeats", self.stale_rows, id="stale"),
         )
         self._current = 1
@@ -91,9 +95,19 @@ class MainScreen(PanedScreen):
 
     def on_mount(self) -> None:
         """Show the frame at once; the first snapshot fills it."""
-        self.filter_line.display = False
+        preferences = self.fitted.preferences
+        self.task_rows.order = preferences.order("tasks")
+        self.task_rows.hidden = preferences.hidden("tasks")
+        names = [pane.id for pane in self._panes]
+        if preferences.pane in names:
+            self._current = names.index(preferences.pane)
         super().on_mount()
         self._show_head()
+
+    def go_to(self, index: int) -> None:
+        """Make a pane the current one, also of the next dashboard."""
+        super().go_to(index)
+        self.fitted.preferences.pane = self.current.id or ""
 
     @property
     def panes(self) -> tuple[Pane, ...]:
@@ -106,17 +120,33 @@ class MainScreen(PanedScreen):
         return self._picture
 
     @property
-    def where(self) -> TaskFilter:
+    def where(self) -> Filter:
         """The filter of the task pane."""
-        return self._where
+        return self.task_filter.where
 
-    # -- refreshing ------------------------------------------------------------------------
+    @property
+    def _rows(self) -> RowList[Any]:
+        lists: tuple[RowList[Any], ...] = (
+            self.worker_rows,
+            self.task_rows,
+            self.event_rows,
+            self.stale_rows,
+        )
+        return lists[self._current]
+
+    # -- showing ---------------------------------------------------------------------------
 
     async def load(self, *, changed: bool) -> None:
-        """Take the next snapshot and show it."""
-        wants = Wants(self._where, self.task_rows.window, self.event_rows.window)
-        self._asked_at = self._engine.clock.monotonic()
+        """Take the next snapshot and show it, as a whole."""
         recheck, self.recheck = self.recheck, False
+        self._asked_at = self._engine.clock.monotonic()
+        wants = Wants(
+            self.where,
+            self.task_rows.window,
+            self.event_rows.window,
+            self.task_rows.order,
+            self._matching,
+        )
         try:
             picture = await take(
                 self._engine.queries,
@@ -128,39 +158,76 @@ class MainScreen(PanedScreen):
             )
         finally:
             self._asked_at = None
-        if picture.wants is None or picture.wants.where != self._where:
-            return  # the filter changed meanwhile: the next snapshot is on its way
+        asked_else = (self.where, self.task_rows.order, self._matching)
+        if (wants.where, wants.order, wants.matching) != asked_else:
+            return  # somebody asked for something else meanwhile: that is on its way
         self.show(picture)
+        if not picture.events.value.complete:
+            self.post_message(self.Wanted())
 
     def show(self, picture: Snapshot) -> None:
         """Show a snapshot, all of it at once."""
         with self.app.batch_update():
             self._picture = picture
-            live = [w for w in picture.workers.value if look.is_live(w)]
-            self._trouble(self.worker_rows, picture.workers)
-            self.worker_rows.put(live)
+            self._show_workers()
             self._show_stale()
-            page = picture.tasks.value
-            self.task_rows.facts(
-                picture.progress.value.held,
-                {w.task_id: w.note for w in live if w.task_id is not None},
-                {task.id: task.state for task in page.rows},
-            )
-            self._trouble(self.task_rows, picture.tasks)
-            self.task_rows.empty = (
-                f"no task matches {clean_text(str(self._where))}: esc clears the filter"
-                if self._where
-                else self.task_rows.EMPTY
-            )
-            self.task_rows.put(
-                page.rows, offset=page.offset, total=page.total, cursor_at=page.cursor_at
-            )
+            self._show_tasks()
             events = picture.events.value
             self._trouble(self.event_rows, picture.events)
+            self.event_rows.empty = self._nothing(self.event_rows, self.event_filter.where)
             self.event_rows.put(
                 events.rows, offset=events.offset, total=events.total, cursor_at=events.cursor_at
             )
             self._caption()
+            self._show_head()
+            self.refresh_bars()
+
+    def _show_workers(self) -> None:
+        live = [w for w in self._picture.workers.value if look.is_live(w)]
+        self._trouble(self.worker_rows, self._picture.workers)
+        self.worker_rows.usage = self.facts.usage
+        self.worker_rows.put(live)
+        names = {worker.id for worker in live}
+        self.worker_rows.keep_marks(names)
+        self.stale_rows.keep_marks(names)
+
+    def _show_tasks(self) -> None:
+        picture = self._picture
+        page = picture.tasks.value
+        self.task_rows.facts(
+            picture.progress.value.held,
+            {w.task_id: w.note for w in picture.workers.value if w.task_id is not None},
+            {task.id: task.state for task in page.rows},
+        )
+        self._trouble(self.task_rows, picture.tasks)
+        self.task_rows.empty = self._nothing(self.task_rows, self.where)
+        self.task_rows.put(
+            page.rows, offset=page.offset, total=page.total, cursor_at=page.cursor_at
+        )
+
+    @staticmethod
+    def _nothing(rows: RowList[Any], where: Filter) -> str:
+        if not where:
+            return rows.EMPTY
+        meant = (
+            likely_meant(where)
+            if isinstance(rows, TasksList)
+            else likely_meant(where, EVENT_FIELDS)
+        )
+        return f"nothing matches {clean_text(str(where))}: {meant or 'esc clears the filter'}"
+
+    def seeded(self) -> bool:
+        """Say whether somebody has seeded since this was asked last, as far as events show it."""
+        rows = self._picture.events.value.rows
+        newest = max((e.seq for e in rows if e.type is EventType.SEEDED), default=0)
+        before, self._seeded = self._seeded, max(newest, self._seeded)
+        return self._seeded > before
+
+    def tell(self, facts: Facts) -> None:
+        """Show what is known beside the picture."""
+        self.facts = facts
+        with self.app.batch_update():
+            self._show_workers()
             self._show_head()
             self.refresh_bars()
 
@@ -184,30 +251,40 @@ class MainScreen(PanedScreen):
             self.stale_rows.put(stale)
         pane = self._panes[3]
         pane.set_class(bool(stale), "-alarm")
-        pane.caption(foot=str(len(stale)))
+        pane.caption("K kills, u releases" if stale else "", str(len(stale)), str(len(stale)))
 
-    @staticmethod
-    def _trouble(rows: RowList[Any], section: Section[Any]) -> None:
-        # Rows that were read once stay on screen; the line above says how old they are.
-        rows.trouble = section.trouble if section.read_at is None else ""
+    def _trouble(self, rows: RowList[Any], section: Section[Any]) -> None:
+        # Rows that were read once stay on screen; the line above says how old they are. While the
+        # engine is opening there may be nothing to be read yet.
+        shown = section.read_at is None and self._engine.opening is None
+        rows.trouble = section.trouble if shown else ""
 
     def _caption(self) -> None:
         workers, tasks, events, _stale = self._panes
         picture = self._picture
         busy = sum(1 for w in picture.workers.value if look.is_live(w) and w.task_id)
         live = str(self.worker_rows.total)
+        marked = len(self.worker_rows.marked)
         workers.caption(
-            _late(picture.workers),
+            _late(picture.workers) or (f"{marked} marked" if marked else ""),
             f"{busy} of {live} busy" if self.worker_rows.total else "0",
             live,
         )
         shown = f"{self.task_rows.total:,}"
-        place = f"{shown} of {picture.progress.value.total:,}" if self._where else shown
-        tasks.caption(_late(picture.tasks) or str(self._where), self._unread or place, shown)
+        place = f"{shown} of {picture.progress.value.total:,}" if self.where else shown
+        if marked := len(self.task_rows.marked):
+            place = f"{marked:,} marked · {place}"
+        tasks.caption(
+            _late(picture.tasks) or str(self.where), self.task_filter.trouble or place, shown
+        )
         rows = self.event_rows
         at = "follows" if rows.following else f"at {rows.cursor + 1:,}"
-        newest = f"{rows.total:,}"
-        events.caption(_late(picture.events), f"{at} · {newest}" if rows.total else "0", newest)
+        newest = f"{rows.total:,}" + ("" if picture.events.value.complete else " so far")
+        events.caption(
+            _late(picture.events) or str(self.event_filter.where),
+            self.event_filter.trouble or (f"{at} · {newest}" if rows.total else "0"),
+            newest,
+        )
 
     def _show_head(self) -> None:
         now = self._engine.clock.now()
@@ -217,31 +294,77 @@ class MainScreen(PanedScreen):
             late = waited if waited > _SLOW else 0.0
         progress = self._picture.progress.value
         self._pace.note(now, progress.by_state.get(State.DONE, 0))
-        rate = self._pace.per_minute(progress.recent)
-        mood = Mood(self._watching, self.quitting, len(self._stale_workers()), late, rate)
+        mood = Mood(
+            watching=self._watching,
+            quitting=self.quitting,
+            stale_workers=len(self._stale_workers()),
+            late=late,
+            rate=self._pace.per_minute(progress.recent),
+            path=self._path_left(),
+            news=self.news,
+            opening=self._opening(),
+        )
         self.head.put(headline(self._picture, now, self.size.width, mood))
+
+    def _opening(self) -> str:
+        step = self._engine.opening
+        if step is None:
+            return ""
+        return clean_text(step.what) + (f" {step.count:,}" if step.count else "")
+
+    def _path_left(self) -> float | None:
+        seconds, read_at = self.facts.path.seconds, self.facts.path_at
+        if seconds is None or read_at is None:
+            return None
+        # It was read some seconds ago, and what runs on it has run on.
+        return max(0.0, seconds - (self._engine.clock.now() - read_at).total_seconds())
 
     # -- acting ----------------------------------------------------------------------------
 
     def selection(self) -> Selection:
-        """Return what is under the cursor of the current pane."""
+        """Return what is under the cursor of the current pane, and what is marked there."""
         place = _PLACES[self._current]
-        held = self._picture.progress.value.held
-        worker: WorkerRow | None = None
+        about: dict[str, Any] = {
+            "held": self._picture.progress.value.held,
+            "watching": self._watching,
+            "marked": tuple(map(str, self._rows.marked)),
+        }
         if place in {Place.WORKERS, Place.STALE}:
             worker = (self.worker_rows if place is Place.WORKERS else self.stale_rows).current
             opens = worker.task_id if worker is not None else None
-            return Selection(place, worker, None, opens, held, self._watching)
+            return Selection(place, worker, opens=opens, **about)
         if place is Place.EVENTS:
             event: Event | None = self.event_rows.current
-            opens = event.task_id if event is not None else None
-            return Selection(place, None, None, opens, held, self._watching)
+            return Selection(place, opens=event.task_id if event is not None else None, **about)
         task = self.task_rows.current
-        if task is not None and task.claimed_by is not None:
-            known = (w for w in self._picture.workers.value if w.id == task.claimed_by)
-            worker = next(known, None)
+        holder = task.claimed_by if task is not None else None
+        known = (w for w in self._picture.workers.value if w.id == holder)
         opens = task.id if task is not None else None
-        return Selection(place, worker, task, opens, held, self._watching)
+        return Selection(place, next(known, None), task, opens, **about)
+
+    def pin(self) -> None:
+        """Stay with the row under the cursor."""
+        self._rows.choose()
+
+    def clear_marks(self) -> None:
+        """Mark nothing any longer."""
+        self._rows.clear_marks()
+
+    def action_mark(self) -> None:
+        """Mark the row under the cursor, or not any longer."""
+        self._rows.toggle_mark()
+
+    async def action_mark_all(self) -> None:
+        """Mark all that the pane's filter shows; if something is marked, mark nothing."""
+        rows = self._rows
+        if rows.marked:
+            rows.clear_marks()
+        elif rows is self.task_rows:
+            rows.mark_all(await self._engine.queries.task_ids(self.where))
+        elif rows is self.worker_rows:
+            rows.mark_all(w.id for w in self._picture.workers.value if look.is_live(w))
+        elif rows is self.stale_rows:
+            rows.mark_all(worker.id for worker in self._stale_workers())
 
     @on(RowList.Moved)
     def moved(self, event: RowList.Moved) -> None:
@@ -263,63 +386,80 @@ class MainScreen(PanedScreen):
         await self.run_action("app.act('detail')")
 
     def action_back(self) -> None:
-        """Leave the filter's line, else zoom, else the filter itself."""
-        if self.filter.has_focus:
-            self.filter.value = ""
-            self._close_filter()
+        """Leave the line of a filter, else take back marks, zoom, or the pane's filter."""
+        line = self.event_filter if self._current == 2 else self.task_filter
+        if line.editing:
+            line.clear()
+            self.set_focus(self._rows)
+        elif self._rows.marked:
+            self._rows.clear_marks()
         elif self.zoomed:
             self.action_zoom()
-        elif self._where:
-            self.filter.value = ""
-            self._set_filter(TaskFilter())
+        else:
+            line.clear()
 
-    # -- the filter ------------------------------------------------------------------------
+    # -- filter and order ------------------------------------------------------------------
 
     def action_filter(self) -> None:
-        """Open the filter's line."""
+        """Open the filter's line: that of the events there, else that of the tasks."""
+        if self._current == 2:
+            self.event_filter.open()
+            return
         self.go_to(1)
-        self.filter_line.display = True
-        self.set_focus(self.filter)
+        self.task_filter.open()
 
-    @on(Input.Changed, "#filter")
-    def filter_typed(self, event: Input.Changed) -> None:
-        """Filter while one types; a last word that cannot be read yet does not count."""
+    @on(FilterLine.Changed, "#task-filter")
+    def tasks_filtered(self, event: FilterLine.Changed) -> None:
+        """Show the tasks that match."""
         event.stop()
-        try:
-            self._set_filter(parse_filter(event.value))
-        except ValidationError as error:
-            with suppress(ValidationError):
-                self._set_filter(parse_filter(" ".join(event.value.split()[:-1])))
-            self._unread = str(error)
-        else:
-            self._unread = ""
+        self._asked_else(self.task_rows)
+
+    @on(FilterLine.Changed, "#event-filter")
+    def events_filtered(self, event: FilterLine.Changed) -> None:
+        """Show the events that match."""
+        event.stop()
+        if self._matching is None or self._matching.where != event.where:
+            self._matching = Matching(event.where) if event.where else None
+            self._asked_else(self.event_rows)
         self._caption()
 
-    @on(Input.Submitted, "#filter")
-    def filter_kept(self, event: Input.Submitted) -> None:
-        """Keep the filter and go back to the list; one that cannot be read stays open."""
+    @on(FilterLine.Closed)
+    def filter_closed(self, event: FilterLine.Closed) -> None:
+        """Go back to the list."""
         event.stop()
-        if not self._unread:
-            self._close_filter()
-
-    def on_input_blurred(self) -> None:
-        """Close the filter's line when something else is clicked; it then says what holds."""
-        self.filter_line.display = False
-        if self._unread:
-            self.filter.value = str(self._where)
-
-    def _close_filter(self) -> None:
-        self.filter_line.display = False
-        self._unread = ""
-        self.set_focus(self.task_rows)
+        self.set_focus(self._rows)
         self._caption()
 
-    def _set_filter(self, where: TaskFilter) -> None:
-        if where != self._where:
-            self._where = where
-            self.task_rows.forget()
+    def _asked_else(self, rows: RowList[Any]) -> None:
+        rows.forget()
         self._caption()
         self.post_message(self.Wanted())
+
+    def sort(self, order: Order) -> None:
+        """Show the tasks in this order from now on."""
+        self.task_rows.order = order
+        self.fitted.preferences.set_order("tasks", order)
+        self._asked_else(self.task_rows)
+
+    @on(RowList.Sorted)
+    def title_clicked(self, event: RowList.Sorted) -> None:
+        """Sort by a column."""
+        event.stop()
+        self.sort(event.order)
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        rows = self.task_rows
+        self.sort(next_order(rows.columns, rows.order, rows.hidden))
+
+    def action_columns(self) -> None:
+        """Choose the columns of the tasks."""
+        rows = self.task_rows
+        self.choose_columns(rows, lambda: self.fitted.preferences.set_hidden("tasks", rows.hidden))
+
+    def action_reverse(self) -> None:
+        """Turn the order round."""
+        self.sort(reversed_order(self.task_rows.order))
 
 
 def _late(section: Section[Any]) -> str:

@@ -6,23 +6,26 @@ Below 100 columns, and when zoomed, one pane has the whole screen and the others
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events, on
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
 
-from tui.actions import ACTIONS, Selection, bindings, shown
+from tui.actions.table import ACTIONS, bindings
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Tone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from textual.binding import BindingType
 
+    from tui.actions.model import Selection
+    from tui.fitted import FittedApp
     from tui.panes.pane import Pane
+    from tui.widgets.rows import RowList
 
 NARROW = 100
 """Columns below which panes become tabs."""
@@ -38,10 +41,28 @@ class PanedScreen(Screen[None]):
     class Wanted(Message):
         """The screen needs to be loaded again, now."""
 
+    class Go(Message):
+        """Somebody wants to see another screen: what the action `name` opens for these."""
+
+        def __init__(
+            self,
+            name: str,
+            *,
+            task_id: str | None = None,
+            run_id: str | None = None,
+            worker_id: str | None = None,
+        ) -> None:
+            super().__init__()
+            self.name = name
+            self.task_id = task_id
+            self.run_id = run_id
+            self.worker_id = worker_id
+
     def __init__(self) -> None:
         super().__init__()
         self.tabs = Bar(gap=3, id="tabs")
         self.keys = Bar(id="keys")
+        self.needs = 0
         self._current = 0
         self._zoomed = False
 
@@ -60,9 +81,20 @@ class PanedScreen(Screen[None]):
     async def load(self, *, changed: bool) -> None:
         """Read what the screen shows and show it; `changed` says that the store did."""
 
+    def pin(self) -> None:
+        """Stay with what is under the cursor: an action is about to be done to it."""
+
+    def clear_marks(self) -> None:
+        """Mark nothing any longer: what was to be done with the marked rows is done."""
+
     @abstractmethod
     def tick(self) -> None:
         """Let the ages grow; called once a second."""
+
+    @property
+    def fitted(self) -> FittedApp[Any]:
+        """The app, with its keys and what the user chose."""
+        return cast("FittedApp[Any]", self.app)
 
     # -- panes -----------------------------------------------------------------------------
 
@@ -113,7 +145,7 @@ class PanedScreen(Screen[None]):
             box.display = not single or box in current
         for pane in self.panes:
             pane.display = not single or pane is self.current
-        self.tabs.display = single
+        self.tabs.display = single and len(self.panes) > 1
         self.set_class(single, "-single")
         self.refresh_bars()
 
@@ -141,6 +173,27 @@ class PanedScreen(Screen[None]):
         if number <= len(self.panes):
             self.go_to(number - 1)
 
+    def action_back(self) -> None:
+        """Leave zoom, else the screen."""
+        if self.zoomed:
+            self.action_zoom()
+        else:
+            self.dismiss()
+
+    def choose_columns(self, rows: RowList[Any], done: Callable[[], None]) -> None:
+        """Ask which columns of a list are shown; `done` is called when that was changed."""
+        from tui.screens.choosing import Showing  # noqa: PLC0415 - rarely needed
+
+        columns = [(c.name, c.title or c.name, c.name not in rows.hidden) for c in rows.columns]
+
+        def chosen(hidden: frozenset[str] | None) -> None:
+            if hidden is not None:
+                rows.hidden = hidden
+                done()
+
+        choice = [column for column, c in zip(columns, rows.columns, strict=True) if c.drop]
+        self.app.push_screen(Showing("Columns", choice), chosen)
+
     def action_zoom(self) -> None:
         """Give the current pane the whole screen, or give it back."""
         self._zoomed = not self._zoomed
@@ -155,14 +208,16 @@ class PanedScreen(Screen[None]):
             self.tabs.put(list(self._tab_pieces()))
 
     def _key_pieces(self) -> Iterator[Piece]:
-        selection = self.selection()
-        for rank, action in enumerate(ACTIONS):
-            if selection.place not in action.places:
-                continue
+        selection, keymap = self.selection(), self.fitted.keymap
+        here = [a for a in ACTIONS if selection.place in a.places and a.label]
+        # What only this screen can do comes first: everything else is known from elsewhere.
+        here.sort(key=lambda action: not action.local)
+        for rank, action in enumerate(here):
             legal = action.refuse(selection) is None
             tones = (Tone.BOLD, Tone.TEXT) if legal else (Tone.OFF, Tone.OFF)
-            key, label = shown(action.keys[0]), action.label_for(selection)
-            always = action.name in {"help", "quit"}
+            key, label = keymap.shown(action), action.label_for(selection, self.needs)
+            needed = action.name == "attention" and self.needs > 0
+            always = action.name in {"help", "quit"} or needed
             yield Piece(
                 ((key, tones[0]), (f" {label}", tones[1])), action.name, 0 if always else rank + 1
             )

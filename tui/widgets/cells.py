@@ -39,6 +39,8 @@ class Tone(StrEnum):
 Cell = tuple[str, Tone]
 """Clean text and its tone."""
 Line = tuple[Cell, ...]
+CURSOR = "row-cursor"
+"""The theme variable of the ground where the cursor is."""
 
 
 def cut_end(text: str, width: int) -> str:
@@ -102,6 +104,9 @@ class Painter(Widget):
             colour = Color.parse(variables[name]).rich_color
             ground = Color.parse(variables[under]).rich_color if under else None
             style = self.rich_style + Style(color=colour, bgcolor=ground, bold=bool(bold) or None)
+            if under == CURSOR and self.app.native_ansi_color:
+                # None of 16 colours, and certainly no colour at all, is a ground for the others.
+                style += Style(color="default", bgcolor="default", reverse=True)
             self._styles_of[tone, under] = style
         return style
 

@@ -1,12 +1,17 @@
-"""How wide the columns of a list are. Pure arithmetic."""
+"""Which columns of a list are shown, how wide they are, and by which one it is sorted.
+
+Pure arithmetic.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.views import Order
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 GAP = 2
 """Empty cells between two columns."""
@@ -18,7 +23,11 @@ class Column:
 
     It has at least `least` cells, and as many as its widest text needs up to `most` (0: exactly
     `least`). With `fills` it takes the room that is left. When room is short, columns go in the
-    order of `drop`, highest first; 0 stays for ever.
+    order of `drop`, highest first; 0 stays for ever, and nobody can hide it.
+
+    `name` tells it from the others where columns are chosen and remembered; without one it is
+    the title. `sort` is the `Order.column` that it stands for, empty if nothing sorts by it. A
+    `rare` column is there only once a row has had something in it.
     """
 
     title: str
@@ -28,21 +37,44 @@ class Column:
     right: bool = False
     middle: bool = False
     drop: int = 0
+    name: str = ""
+    sort: str = ""
+    rare: bool = False
+
+    def __post_init__(self) -> None:
+        """Name the column after its title where nobody gave it a name."""
+        if not self.name:
+            object.__setattr__(self, "name", self.title)
 
 
-def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[tuple[int, int]]:
+def visible(columns: Sequence[Column], hidden: Collection[str] = ()) -> list[int]:
+    """Return the indices of the columns that are not hidden; at least one stays."""
+    kept = [
+        index
+        for index, column in enumerate(columns)
+        if not column.drop or column.name not in hidden
+    ]
+    return kept or [0][: len(columns)]
+
+
+def fit(
+    columns: Sequence[Column],
+    natural: Sequence[int],
+    width: int,
+    hidden: Collection[str] = (),
+) -> list[tuple[int, int]]:
     """Return (index, cells) of the columns that fit into `width`, in their order.
 
-    `natural` says how wide the widest text of each column is.
+    `natural` says how wide the widest text of each column is, `hidden` names those not wanted.
     """
-    kept = list(range(len(columns)))
+    kept = visible(columns, hidden)
 
     def need() -> int:
         return sum(columns[index].least for index in kept) + GAP * (len(kept) - 1)
 
     while need() > width:
         losers = [index for index in kept if columns[index].drop]
-        if not losers:
+        if not losers or len(kept) == 1:
             break
         kept.remove(max(losers, key=lambda index: columns[index].drop))
     cells = {index: columns[index].least for index in kept}
@@ -64,3 +96,30 @@ def fit(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[t
             cells[index] += max(spare, 0)
             spare = 0
     return [(index, cells[index]) for index in kept]
+
+
+def sorted_by(order: Order, column: str) -> Order:
+    """Return the order after somebody picked a column: once to sort by it, again to turn it."""
+    return Order(column, descending=order.column == column and not order.descending)
+
+
+def next_order(columns: Sequence[Column], order: Order, hidden: Collection[str] = ()) -> Order:
+    """Return the order by the next column on screen; after the last one the list's own order."""
+    shown = (columns[index].sort for index in visible(columns, hidden))
+    names = ["", *filter(None, shown)]
+    at = names.index(order.column) if order.column in names else 0
+    return Order(names[(at + 1) % len(names)])
+
+
+def reversed_order(order: Order) -> Order:
+    """Return the order turned round."""
+    return Order(order.column, descending=not order.descending)
+
+
+def known_order(columns: Sequence[Column], order: Order) -> Order:
+    """Return the order if a column stands for it, else the list's own.
+
+    What was remembered may come from another version.
+    """
+    known = not order.column or any(column.sort == order.column for column in columns)
+    return order if known else Order()

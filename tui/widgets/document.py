@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 
-from tui.actions import motions
+from tui.actions.table import motions
 from tui.widgets.cells import Line, Painter
 
 if TYPE_CHECKING:

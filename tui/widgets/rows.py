@@ -1,4 +1,4 @@
-"""A list of any length that holds only a window of its rows, and paints only lines that changed.
+"""A list of any length that holds only a window of its rows: its cursor, its marks, the mouse.
 
 The owner hands in rows with `put`; the list says with `Wanted` which window it needs next. The
 cursor stays on its row by key while rows come, go and move. Until somebody chooses a row, the
@@ -8,28 +8,25 @@ cursor rests on the edge (the first row, or the newest at the end) and what is t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from rich.cells import cell_len
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
-from textual.scroll_view import ScrollView
 
-from tui.actions import motions
-from tui.widgets.cells import Cell, Line, Painter, Tone, cut_end, fitted
-from tui.widgets.columns import GAP, Column, fit
+from tui.actions.table import motions
+from tui.widgets.columns import sorted_by
+from tui.widgets.painted import PaintedRows
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Sequence
 
     from textual import events
     from textual.binding import BindingType
-    from textual.strip import Strip
+
+    from engine.views import Order
 
 R = TypeVar("R")
-
-_EDGE = 1
-"""The column at the left where the cursor's mark is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +54,17 @@ class Window:
         return max(0, first - self.height), 3 * self.height
 
 
-@dataclass(frozen=True, slots=True)
-class _Painted:
-    """All that decides how a line looks."""
-
-    cells: Line
-    under: str
-
-
-class RowList(ScrollView, Painter, Generic[R], can_focus=True):
+class RowList(PaintedRows[R]):
     """The list. Subclasses give COLUMNS, `key_of`, `cells_of` and EMPTY."""
 
-    ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = [*motions()]
-    COLUMNS: ClassVar[tuple[Column, ...]] = ()
-    EMPTY: ClassVar[str] = "nothing here"
-    """What would fill the list; shown while it has no row."""
-    HEADER: ClassVar[bool] = True
     FOLLOWS: ClassVar[bool] = False
     """The newest row is the last, and the list stays there until somebody moves."""
+    NEWEST_FIRST: ClassVar[bool] = False
+    """Rows come in at the top, and are shown there while the chosen row stays in view."""
 
     class Moved(Message):
-        """Somebody put the cursor on another row."""
+        """Somebody put the cursor on another row, or changed the marks."""
 
     class Wanted(Message):
         """The list shows rows that it has not been given."""
@@ -86,38 +72,16 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
     class Opened(Message):
         """A row was double-clicked."""
 
+    class Sorted(Message):
+        """Somebody clicked on the title of a column: the owner is to sort by `order` now."""
+
+        def __init__(self, order: Order) -> None:
+            super().__init__()
+            self.order = order
+
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name for it
         super().__init__(id=id)
-        self._rows: Sequence[R] = ()
-        self._offset = 0
-        self._total = 0
-        self._cursor = 0
         self._chosen: Hashable | None = None
-        self._hover: int | None = None
-        self._natural = [cell_len(column.title) for column in self.COLUMNS]
-        self._layout: list[tuple[int, int]] = []
-        self._lines: dict[int, _Painted] = {}
-        self._strips: dict[_Painted, Strip] = {}
-        self.given = False
-        """Whether rows, or none, were ever handed in."""
-        self.trouble = ""
-        """Why there are no rows to show; empty if there are."""
-        self.empty = self.EMPTY
-        """What is said while there is no row."""
-
-    # -- what subclasses say ---------------------------------------------------------------
-
-    def key_of(self, row: R) -> Hashable:
-        """Return what tells this row from all others, for ever."""
-        raise NotImplementedError
-
-    def cells_of(self, row: R) -> Line:
-        """Return one cell for each column."""
-        raise NotImplementedError
-
-    def ages(self, row: R) -> bool:  # noqa: ARG002 - what a subclass decides by
-        """Say whether the row looks different as time passes."""
-        return True
 
     # -- what owners use -------------------------------------------------------------------
 
@@ -182,7 +146,7 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
             self.call_after_refresh(self.sync_scrollbar)
         if self.following:
             self._scroll_to_row(self._total)
-        elif self._chosen is not None and self._cursor != before:
+        elif self._chosen is not None and self._cursor != before and not self._rests_at_top:
             # The row keeps its place under the eye; the others move around it.
             self._scroll_to_row(self.scroll_offset.y + self._cursor - before)
         if self._chosen is not None:
@@ -190,122 +154,56 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
             self._choose_here()
         self.repaint()
 
-    def repaint(self, *, only_ageing: bool = False) -> None:
-        """Paint the lines on screen that no longer look as they should.
+    def choose(self) -> None:
+        """Stay with the row under the cursor from now on; a list that follows goes on with that.
 
-        With `only_ageing` only time has passed: rows that do not age are not even looked at.
+        For whoever is about to act on the row: it must still be the one that was meant.
         """
-        if not self.is_attached or not self.size:
-            return
-        room = self.scrollable_content_region.width - 2 * _EDGE
-        layout = fit(self.COLUMNS, self._natural, room)
-        if layout != self._layout:
-            self._layout = layout
-            self._lines.clear()
-            self.refresh()
-        for y in range(self.size.height):
-            if only_ageing and y in self._lines and not self._ages_at(y):
-                continue
-            line = self._look(y)
-            if self._lines.get(y) != line:
-                self._lines[y] = line
-                self.refresh(Region(0, y, self.size.width, 1))
+        if self._chosen is None and not self.FOLLOWS:
+            self._choose_here()
 
     def forget(self) -> None:
         """Go back to the edge: nobody has chosen a row of what will be shown next."""
         self._chosen = None
         self._cursor = 0
-        self._natural = [cell_len(column.title) for column in self.COLUMNS]
+        self._natural = [cell_len(column.title) for column in self._columns]
         self.scroll_to(y=0, animate=False)
 
-    # -- painting --------------------------------------------------------------------------
+    # -- marks -----------------------------------------------------------------------------
 
     @property
-    def _top(self) -> int:
-        return int(self.HEADER)
+    def marked(self) -> tuple[Hashable, ...]:
+        """The keys of the marked rows, in the order in which they were marked."""
+        return self._marks.keys
 
-    @property
-    def _height(self) -> int:
-        return max(0, self.size.height - self._top)
+    def toggle_mark(self) -> None:
+        """Mark the row under the cursor, or take its mark away, and go on to the next row."""
+        row = self.current
+        if row is not None:
+            self._marks.toggle(self.key_of(row))
+            self.move_to(self._cursor + 1)
 
-    def _row(self, index: int) -> R | None:
-        at = index - self._offset
-        return self._rows[at] if 0 <= at < len(self._rows) else None
+    def mark_all(self, keys: Iterable[Hashable]) -> None:
+        """Mark these rows too, read or not."""
+        self._tell_marks(changed=self._marks.add(keys))
 
-    def _ages_at(self, y: int) -> bool:
-        row = self._row(self.scroll_offset.y + y - self._top) if y >= self._top else None
-        return row is not None and self.ages(row)
+    def clear_marks(self) -> None:
+        """Take all marks away."""
+        self._tell_marks(changed=self._marks.keep())
 
-    def _find(self, key: Hashable) -> int | None:
-        for index, row in enumerate(self._rows):
-            if self.key_of(row) == key:
-                return index + self._offset
-        return None
+    def keep_marks(self, keys: Collection[Hashable]) -> None:
+        """Take the marks away from rows that are not among these: they are gone."""
+        self._tell_marks(changed=self._marks.keep(keys))
 
-    def _measure(self, rows: Sequence[R]) -> None:
-        # Columns only ever grow: they do not jump about as rows come and go.
-        for row in rows:
-            for index, (text, _) in enumerate(self.cells_of(row)):
-                if len(text) > self._natural[index] or not text.isascii():
-                    self._natural[index] = max(self._natural[index], cell_len(text))
+    def _tell_marks(self, *, changed: bool) -> None:
+        if changed:
+            self.repaint()
+            self.post_message(self.Moved())
 
-    def _look(self, y: int) -> _Painted:
-        if not self._total or self.trouble:
-            return self._hint(y)
-        if y < self._top:
-            return _Painted(self._header(), "")
-        index = self.scroll_offset.y + y - self._top
-        if index >= self._total:
-            return _Painted((), "")
-        row = self._row(index)
-        cells: Line = ((" …", Tone.DIM),) if row is None else self._arranged(self.cells_of(row))
-        if index == self._cursor:
-            faint = "" if self.has_focus else "-faint"
-            mark: Cell = ("▌" if self.has_focus else " ", Tone.BOLD)
-            return _Painted((mark, *cells), f"row-cursor{faint}")
-        return _Painted(((" ", Tone.TEXT), *cells), "row-hover" if index == self._hover else "")
-
-    def _hint(self, y: int) -> _Painted:
-        text = self.trouble or (self.empty if self.given else "reading …")
-        if y != max(0, (self.size.height - 1) // 2):
-            return _Painted((), "")
-        text = cut_end(text, self.size.width - 2)
-        room = " " * max(0, (self.size.width - cell_len(text)) // 2)
-        tone = Tone.FAILED if self.trouble else Tone.DIM
-        return _Painted(((room, Tone.DIM), (text, tone)), "")
-
-    def _header(self) -> Line:
-        titles = tuple((column.title, Tone.DIM) for column in self.COLUMNS)
-        return ((" ", Tone.DIM), *self._arranged(titles))
-
-    def _arranged(self, cells: Line) -> Line:
-        arranged: list[Cell] = []
-        for index, width in self._layout:
-            column = self.COLUMNS[index]
-            text, tone = cells[index]
-            text = fitted(text, width, right=column.right, middle=column.middle)
-            arranged.append((text + " " * GAP, tone))
-        return tuple(arranged)
-
-    def render_line(self, y: int) -> Strip:
-        """Paint one line of what is on screen."""
-        line = self._lines.get(y)
-        if line is None:
-            line = self._lines[y] = self._look(y)
-        strip = self._strips.get(line)
-        if strip is None:
-            if len(self._strips) > 512:
-                self._strips.clear()
-            strip = self._strips[line] = self.strip(line.cells, self.size.width, line.under)
-        return strip
-
-    def notify_style_update(self) -> None:
-        """Forget what was painted in the old colours."""
-        super().notify_style_update()
-        self._strips.clear()
+    # -- coming into view ------------------------------------------------------------------
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        """Take the cursor along, and ask for the rows that came into view."""
+        """Ask for the rows that came into view."""
         super().watch_scroll_y(old_value, new_value)
         if round(old_value) == round(new_value):
             return
@@ -328,19 +226,24 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
         self.post_message(self.Wanted())
 
     def on_focus(self) -> None:
-        """Show the cursor as the one that keys act on."""
-        self.repaint()
+        """Say that keys act on this list's cursor now."""
         self.post_message(self.Moved())
 
-    def on_blur(self) -> None:
-        """Show the cursor as resting."""
-        self.repaint()
-
     # -- moving ----------------------------------------------------------------------------
+
+    def _find(self, key: Hashable) -> int | None:
+        for index, row in enumerate(self._rows):
+            if self.key_of(row) == key:
+                return index + self._offset
+        return None
 
     def _visible(self) -> tuple[int, int]:
         first = self.scroll_offset.y
         return first, first + max(1, self._height) - 1
+
+    @property
+    def _rests_at_top(self) -> bool:
+        return self.NEWEST_FIRST and self.scroll_offset.y == 0 and self._cursor < self._height
 
     def _scroll_to_row(self, first: int) -> None:
         end = max(0, self._total - max(1, self._height))
@@ -398,18 +301,17 @@ class RowList(ScrollView, Painter, Generic[R], can_focus=True):
 
     # -- the mouse -------------------------------------------------------------------------
 
-    def _index_at(self, y: int) -> int | None:
-        index = self.scroll_offset.y + y - self._top
-        return index if y >= self._top and 0 <= index < self._total else None
-
     def on_click(self, event: events.Click) -> None:
-        """Choose the row; a double click opens it."""
-        index = self._index_at(event.y)
-        if index is None or self.trouble:
+        """Choose the row, or sort by the column; a double click opens the row."""
+        if self.trouble or not self._total:
             return
-        self.move_to(index)
-        if event.chain == 2:
-            self.post_message(self.Opened())
+        index = self._index_at(event.y)
+        if index is not None:
+            self.move_to(index)
+            if event.chain == 2:
+                self.post_message(self.Opened())
+        elif event.y < self._top and (column := self._column_at(event.x)) and column.sort:
+            self.post_message(self.Sorted(sorted_by(self._order, column.sort)))
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """Show which row a click would choose."""

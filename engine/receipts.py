@@ -23,6 +23,8 @@ PIDS = 12
 """Processes that are listed in one place."""
 ALIKE = 3
 """Refusals for the same reason that are told one by one."""
+REASONS = 3
+"""Reasons for refusals that a plan names; what was refused for others is only counted."""
 _BECOMES = {
     Cancel: State.CANCELLED,
     Kill: State.FAILED,
@@ -62,10 +64,17 @@ def done_lines(receipt: Receipt) -> list[str]:
 
 def plan(command: Command, receipt: Receipt) -> str:
     """Sum up a dry run in one sentence: processes, then states, then what is refused."""
+    return ", ".join(plan_parts(command, receipt))
+
+
+def plan_parts(command: Command, receipt: Receipt) -> list[str]:
+    """Return what `plan` says, a part for each thing that happens."""
     parts = [*_runs(command, receipt), *_states(command, receipt)]
     parts += [f"{plural(n, 'task')} {word}" for word, n in _carried(receipt)]
-    parts += [f"{n:,} refused ({sentence})" for _, sentence, n in grouped(receipt.refused)]
-    return ", ".join(parts)
+    kinds = grouped(receipt.refused)
+    parts += [f"{n:,} refused ({sentence})" for _, sentence, n in kinds[:REASONS]]
+    others = sum(n for _, _, n in kinds[REASONS:])
+    return [*parts, f"{others:,} refused for other reasons"] if others else parts
 
 
 def sums(receipt: Receipt) -> str:

@@ -1,0 +1,102 @@
+"""`status --watch`: the fleet told line after line, for screen readers, logs and plain terminals.
+
+A summary first, then a line for each thing that happens, by whatever process; a summary again when
+its numbers have changed and some time has passed. Lines are only ever added: no cursor moves, and
+nothing that was read changes behind the reader's back. Writes nothing, not even status.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from engine.cli.render import check_reader, say_json, say_raw
+from engine.cli.session import existing_engine
+from engine.cli.spoken import Glance, Happened, summary, summary_json
+from engine.cli.tables import event_json
+from engine.model import LIVE_WORKERS
+
+if TYPE_CHECKING:
+    import argparse
+
+    from engine.core import Engine
+
+_PAUSE = 0.5
+"""Seconds between two looks. What comes in a burst is told together, and can be counted."""
+_PAGE = 2000
+
+
+async def watch(args: argparse.Namespace) -> int:
+    """`status --watch`: until Ctrl+C; with --until-done 0 once all tasks are DONE, 1 if some never
+    will be.
+    """  # noqa: D205 - one sentence reads better unbroken
+    async with existing_engine(args.state_dir, read_only=True) as engine:
+        return await _Watch(engine, args).run()
+
+
+class _Watch:
+    def __init__(self, engine: Engine, args: argparse.Namespace) -> None:
+        self._engine = engine
+        self._as_json: bool = args.json
+        self._every: float = args.every
+        self._until_done: bool = args.until_done
+        self._last_seq = 0
+        self._needs: set[str] = set()
+
+    async def run(self) -> int:
+        clock = self._engine.clock
+        async with self._engine.feed.subscribe() as changed:
+            self._last_seq = await self._engine.queries.last_seq()
+            told = await self._glance()
+            told_at = clock.monotonic()
+            self._tell(told)
+            while not (self._until_done and told.over):
+                await asyncio.sleep(_PAUSE)
+                # A pipe tells of its end only to who writes or asks; there may be nothing to write.
+                check_reader()
+                moved = changed.is_set()
+                changed.clear()
+                if moved:
+                    await self._tell_events()
+                # Silence is no commit: a worker that went stale is seen by looking all the same.
+                due = clock.monotonic() - told_at >= self._every
+                if not due and not (moved and self._until_done):
+                    continue
+                seen = await self._glance()
+                if due:
+                    told_at = clock.monotonic()
+                if seen.counts != told.counts and (due or seen.over):
+                    await self._tell_events()
+                    self._tell(seen)
+                    told = seen
+        return 0 if told.succeeded else 1
+
+    async def _glance(self) -> Glance:
+        engine = self._engine
+        workers = await engine.queries.workers()
+        return Glance(
+            at=engine.clock.now(),
+            progress=await engine.queries.progress(),
+            workers=[one for one in workers if one.status in LIVE_WORKERS],
+            needs=await engine.attention(),
+            stale_after=engine.config.stale_after,
+        )
+
+    def _tell(self, glance: Glance) -> None:
+        if self._as_json:
+            say_json({"summary": summary_json(glance)})
+        else:
+            say_raw("\n".join(summary(glance, self._needs)))
+            self._needs = {need.key for need in glance.needs}
+
+    async def _tell_events(self) -> None:
+        happened = Happened()
+        while page := await self._engine.queries.events(after=self._last_seq, limit=_PAGE):
+            self._last_seq = page[-1].seq
+            if not self._as_json:
+                happened.add(page)
+                continue
+            for event in page:
+                say_json({"event": event_json(event)})
+        if lines := happened.lines(self._engine.clock.now()):
+            say_raw("\n".join(lines))

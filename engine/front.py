@@ -1,0 +1,198 @@
+"""The engine as a screen has it from its first moment: reads at once, and all else once it is open.
+
+Opening takes several times as long as a look at the store: it imports the engine, mends what it
+must, takes its place among the hosts. Until then `queries` reads over a connection of its own,
+commands wait, and `opening` says how far it is.
+
+    async with Front(Path("state"), after=start_working) as front:
+        await Dashboard(front).run_async()
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from engine.clock import Clock, SystemClock
+from engine.commands import Step
+from engine.config import Config, load_config, settings_file
+from engine.errors import StorageError, ValidationError
+from engine.files import Layout
+from engine.store.queries import Queries
+from engine.store.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    from engine.commands import Command, OnStep, Receipt
+    from engine.core import Engine
+    from engine.model import ProcessId
+    from engine.views import AttentionRow, ProcessRow, Usage
+
+
+class Front:
+    """An engine that may still be opening. `after` is done with it as soon as it is open.
+
+    `failure` is what opening ended with, if it failed: nothing but the reads works then.
+    `over` is set once it is known how opening went.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        project: Path | None = None,
+        read_only: bool = False,
+        after: Callable[[Engine], Awaitable[object]] | None = None,
+    ) -> None:
+        self.layout = Layout(state_dir.absolute())
+        self.project = (project or Path.cwd()).absolute()
+        self.clock: Clock = SystemClock()
+        self.read_only = read_only
+        self.config = self._load_config()
+        self.opening: Step | None = Step("opening the store")
+        self.failure: BaseException | None = None
+        self.over = asyncio.Event()
+        self._after = after
+        self._reader = Reader(self.layout.database)
+        self._early = Queries(self._reader, self.clock, _seems_alive)
+        self._engine: Engine | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+
+    def _load_config(self) -> Config:
+        try:
+            return load_config(settings_file(self.project, self.layout.state))
+        except ValidationError:
+            if not self.read_only:
+                raise
+            return Config()  # the engine says so when it opens
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._reader.__aenter__()
+        except StorageError:
+            # No store yet, or one that has to be mended first: nothing to be seen before that.
+            self.begin()
+        return self
+
+    def begin(self) -> None:
+        """Begin to open the engine; a second time does nothing.
+
+        Not done at once where there is something to be seen: both would take twice as long.
+        """
+        if self._task is None:
+            self._task = asyncio.create_task(self._open(), name="opening the engine")
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        try:
+            await self._stack.__aexit__(kind, error, traceback)
+        finally:
+            await self._reader.close()
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            engine = await asyncio.to_thread(self._make, loop)
+            await self._stack.enter_async_context(engine)
+            if self._after is not None:
+                await self._after(engine)
+            self._engine = engine
+        except Exception as error:  # noqa: BLE001 - whoever opened the front is told, see `failure`
+            self.failure = error
+        finally:
+            self.opening = None
+            self.over.set()
+
+    def _make(self, loop: asyncio.AbstractEventLoop) -> Engine:
+        from engine.core import Engine  # noqa: PLC0415 - what takes the time; see above
+
+        def on_step(step: Step) -> None:
+            loop.call_soon_threadsafe(self._tell, step)
+
+        return Engine(
+            self.layout.state, project=self.project, read_only=self.read_only, on_step=on_step
+        )
+
+    def _tell(self, step: Step) -> None:
+        if not self.over.is_set():
+            self.opening = step
+
+    async def _opened(self) -> Engine:
+        await self.over.wait()
+        if self._engine is None:
+            raise StorageError("the engine could not be opened") from self.failure
+        return self._engine
+
+    # -- what a screen asks for ------------------------------------------------------------
+
+    @property
+    def queries(self) -> Queries:
+        """Return the reads."""
+        return self._early if self._engine is None else self._engine.queries
+
+    @property
+    def notices(self) -> list[str]:
+        """Return what was mended when the store was opened."""
+        return [] if self._engine is None else self._engine.notices
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield once at once, then when the engine is open, then after every commit."""
+        yield
+        engine = await self._opened()
+        async for _ in engine.changes():
+            yield
+
+    async def execute(
+        self,
+        command: Command,
+        *,
+        dry_run: bool = False,
+        on_step: OnStep = lambda _step: None,
+        hurry: asyncio.Event | None = None,
+    ) -> Receipt:
+        """Do what an operator asks, as soon as the engine is open; see Engine.execute."""
+        engine = await self._opened()
+        return await engine.execute(command, dry_run=dry_run, on_step=on_step, hurry=hurry)
+
+    async def attention(self) -> list[AttentionRow]:
+        """Return what only a person can settle; nothing is known before the engine is open."""
+        return [] if self._engine is None else await self._engine.attention()
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """Return what the process tree of each run takes; nothing before the engine is open."""
+        return {} if self._engine is None else await self._engine.usage()
+
+    async def processes_of(self, run_id: str) -> list[ProcessRow]:
+        """Return the process tree of a run."""
+        return await (await self._opened()).processes_of(run_id)
+
+    def active_runs(self) -> int:
+        """Count the runs of this process."""
+        return 0 if self._engine is None else self._engine.active_runs()
+
+    def own_workers(self) -> tuple[str, ...]:
+        """Return the ids of the workers of this process."""
+        return () if self._engine is None else self._engine.own_workers()
+
+    async def stop_workers(self, *, drain: bool = False) -> None:
+        """End the workers of this process; see Engine.stop_workers."""
+        if self._engine is not None:
+            await self._engine.stop_workers(drain=drain)
+
+
+def _seems_alive(process: ProcessId) -> bool:
+    from engine.processes.signalling import seems_alive  # noqa: PLC0415 - loads psutil
+
+    return seems_alive(process)

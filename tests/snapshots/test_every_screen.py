@@ -1,0 +1,163 @@
+"""Every screen and every question at the three sizes, dark and light."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from support.fleet import fleet
+from support.screens import settle
+
+from engine.commands import EndedRun, Receipt, Refusal, Step
+from engine.errors import Code
+from tui.app import Dashboard
+from tui.theme import AGENTMUX, AGENTMUX_LIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from support.screens import FakeEngine
+    from textual.pilot import Pilot
+
+    Compare = Callable[..., bool]
+
+SIZES = [(80, 24), (120, 40), (200, 60)]
+sizes = pytest.mark.parametrize("size", SIZES, ids=[f"{w}x{h}" for w, h in SIZES])
+themes = pytest.mark.parametrize(
+    "theme", [AGENTMUX.name, AGENTMUX_LIGHT.name], ids=["dark", "light"]
+)
+
+KILL = Receipt(
+    done={"tests:race": "killed; its run by codex-1 ended"},
+    counts={"killed": 1, "runs ended": 1, "tasks blocked by it": 2},
+    ends=(EndedRun("run-tests:race", "tests:race", "codex-1", (4471, 4480, 4481)),),
+)
+RESEED = Receipt(
+    done={
+        "bench:claims": "created",
+        "impl:T-004": 'updated: timeout 3600 → 900; cmd "pytest -q" → "pytest -q --maxfail=1"',
+        "spike:graphql": "blocked: no longer in the DAG",
+    },
+    counts={"created": 1, "updated": 1, "unchanged": 24, "blocked": 1},
+)
+REFUSED = Receipt(
+    done={"impl:T-004": "released from claude-1"},
+    refused=tuple(
+        Refusal(f"spec:part-{n}", Code.LEASE_CONFLICT, f"'spec:part-{n}' is done: nobody holds it")
+        for n in range(1, 9)
+    ),
+    counts={"released": 1, "refused": 8},
+)
+WAITING = Step(
+    "waiting for workers to stop",
+    waiting_for=("codex-1 (pid 4471) with tests:race", "claude-1 (pid 4402) with impl:T-004"),
+    seconds_left=12.0,
+    next="then the log is rotated, the DAG is seeded and claims go on",
+)
+
+
+def _app(engine: FakeEngine, theme: str) -> Dashboard:
+    app = Dashboard(engine, pace=0.01)
+    app.theme = theme
+    return app
+
+
+def press(*keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
+    async def run_before(pilot: Pilot[None]) -> None:
+        await settle(pilot)
+        for key in keys:
+            await pilot.press(key)
+            await settle(pilot)
+
+    return run_before
+
+
+@themes
+@sizes
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param((), id="dashboard"),
+        pytest.param(("j", "enter"), id="detail"),
+        pytest.param(("j", "l"), id="log"),
+        pytest.param(("j", "l", "/", *"share", "enter"), id="log-find"),
+        pytest.param(("h",), id="history"),
+        pytest.param(("d",), id="graph"),
+        pytest.param(("T",), id="timeline"),
+        pytest.param(("1", "j", "j", "w"), id="worker"),
+        pytest.param(("!",), id="attention"),
+        pytest.param(("?",), id="help"),
+        pytest.param(("space", "j", "space", "o"), id="marked"),
+        pytest.param(("a",), id="choosing"),
+        pytest.param(("v",), id="columns"),
+        pytest.param(("3", "/", *"type:failed"), id="event-filter"),
+    ],
+)
+def test_screen(
+    snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str, keys: tuple[str, ...]
+) -> None:
+    app = _app(fleet(tmp_path / "state"), theme)
+    assert snap_compare(app, terminal_size=size, run_before=press(*keys))
+
+
+@themes
+@sizes
+@pytest.mark.parametrize(
+    ("keys", "plan"),
+    [
+        pytest.param(("j", "K"), KILL, id="kill"),
+        pytest.param(("S",), RESEED, id="reseed"),
+        pytest.param(("space", "u"), REFUSED, id="bulk"),
+        pytest.param(("space", "u", "y"), REFUSED, id="receipt"),
+    ],
+)
+def test_question(
+    snap_compare: Compare,
+    tmp_path: Path,
+    size: tuple[int, int],
+    theme: str,
+    keys: tuple[str, ...],
+    plan: Receipt,
+) -> None:
+    engine = fleet(tmp_path / "state")
+    engine.plan = engine.receipt = plan
+    assert snap_compare(_app(engine, theme), terminal_size=size, run_before=press(*keys))
+
+
+@themes
+@sizes
+def test_reset_that_waits(
+    snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str
+) -> None:
+    engine = fleet(tmp_path / "state")
+    engine.steps = [WAITING]
+    engine.may_step.clear()
+    engine.plan = Receipt(done={"codex-1": "stopped, tests:race released"})
+
+    async def reset(pilot: Pilot[None]) -> None:
+        await press("R", "y")(pilot)
+        while len(pilot.app.screen_stack) == 1:
+            await pilot.pause(0.01)
+
+    assert snap_compare(_app(engine, theme), terminal_size=size, run_before=reset)
+
+
+@themes
+@sizes
+def test_quit(snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str) -> None:
+    engine = fleet(tmp_path / "state")
+    engine.runs = 2
+    assert snap_compare(_app(engine, theme), terminal_size=size, run_before=press("q"))
+
+
+@themes
+@sizes
+def test_palette(snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str) -> None:
+    app = _app(fleet(tmp_path / "state"), theme)
+
+    async def search(pilot: Pilot[None]) -> None:
+        await press(":", *"race")(pilot)
+        await pilot.pause(0.5)
+
+    assert snap_compare(app, terminal_size=size, run_before=search)

@@ -1,0 +1,89 @@
+"""What is looked at beside the picture: no more often than it must be, and never for nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from support.screens import NOW, FakeEngine
+
+from engine.errors import StorageError
+from engine.views import AttentionRow, CriticalPath, Need, Usage
+from tui.aside import NEEDS_EVERY, PATH_EVERY, Aside
+
+NEED = AttentionRow("k", Need.HUMAN, "a", NOW, "it needs you")
+
+
+@dataclass
+class Counting:
+    """Counts what is asked of a fake engine."""
+
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    asked: list[str] = field(default_factory=list)
+
+    def aside(self) -> Aside:
+        fake = self.engine
+        attention, path = fake.attention, fake.queries.critical_path
+
+        async def needs() -> list[AttentionRow]:
+            self.asked.append("needs")
+            return await attention()
+
+        async def critical_path() -> CriticalPath:
+            self.asked.append("path")
+            return await path()
+
+        fake.attention = needs  # type: ignore[method-assign]  # counted
+        fake.queries.critical_path = critical_path  # type: ignore[method-assign]  # counted
+        return Aside(fake)
+
+    async def later(self, seconds: float) -> None:
+        await self.engine.clock.sleep(seconds)
+
+
+async def test_all_is_looked_at_first_and_then_only_what_may_have_changed() -> None:
+    it = Counting()
+    it.engine.needs = [NEED]
+    aside = it.aside()
+    assert await aside.look()
+    assert aside.facts.needs == (NEED,)
+    assert it.asked == ["needs", "path"]
+    assert not await aside.look()
+    assert it.asked == ["needs", "path"]
+    await it.later(NEEDS_EVERY)
+    await aside.look()
+    assert it.asked == ["needs", "path", "needs"]
+    aside.changed()
+    await aside.look()
+    assert it.asked == ["needs", "path", "needs", "needs"]
+    await it.later(PATH_EVERY)
+    await aside.look()
+    assert it.asked[-2:] == ["needs", "path"]
+
+
+async def test_usage_is_always_fresh() -> None:
+    it = Counting()
+    aside = it.aside()
+    await aside.look()
+    it.engine.used = {"run": Usage(12.0, 1024, 2)}
+    assert await aside.look()
+    assert aside.facts.usage["run"].processes == 2
+
+
+async def test_what_cannot_be_looked_at_stays_as_it_was_and_is_tried_again() -> None:
+    it = Counting()
+    it.engine.needs = [NEED]
+    aside = it.aside()
+    await aside.look()
+    before = aside.facts
+
+    async def fails() -> list[AttentionRow]:
+        raise StorageError("locked")
+
+    works, it.engine.attention = it.engine.attention, fails  # type: ignore[method-assign]  # once
+    aside.changed()
+    assert not await aside.look()
+    assert aside.facts == before
+    it.engine.attention = works  # type: ignore[method-assign]  # as it was
+    it.engine.needs = [NEED, replace(NEED, key="other")]
+    assert await aside.look()
+    assert len(aside.facts.needs) == 2

@@ -1,0 +1,1 @@
+"""What keys do: what an action is, when it makes sense, and the one table of them all."""

@@ -1,0 +1,168 @@
+"""Whether an action makes sense for what is selected, and if not, why: in words for the user.
+
+Marked rows are not looked at one by one here: the dry run of a command for many says of each
+what would become of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.model import ACTIVE, FINISHED, LIVE_WORKERS, Reason, State, WorkerStatus
+from engine.text import clean_text
+
+if TYPE_CHECKING:
+    from engine.views import TaskRow, WorkerRow
+    from tui.actions.model import Selection
+
+
+def watching(selection: Selection) -> str | None:
+    """Refuse what steers in a dashboard that only watches."""
+    if selection.watching:
+        return "this dashboard only watches; start it without --watch to steer"
+    return None
+
+
+def stop(selection: Selection) -> str | None:
+    """Refuse to stop a worker that is not there, or stopping already."""
+    if selection.watching or (selection.marked and selection.of_workers):
+        return watching(selection)
+    worker = selection.worker
+    if worker is not None:
+        return _cannot_stop(worker)
+    if selection.task is not None:
+        return f"no worker holds {clean_text(selection.task.id)}"
+    return "choose a worker first"
+
+
+def _cannot_stop(worker: WorkerRow) -> str | None:
+    name = clean_text(worker.id)
+    if worker.status not in LIVE_WORKERS:
+        return f"{name} is stopped already"
+    if worker.status is WorkerStatus.STOPPING:
+        return f"{name} is stopping already"
+    if not worker.alive:
+        return f"the process of {name} is gone; release its task, or wait for the lease to end"
+    return None
+
+
+def kill(selection: Selection) -> str | None:
+    """Refuse to kill where neither a run nor a worker is."""
+    if selection.watching or selection.marked:
+        return watching(selection)
+    worker = selection.worker
+    if not selection.of_workers:
+        return _needs_holder(selection)
+    if worker is None:
+        return "choose a worker first"
+    if worker.status not in LIVE_WORKERS:
+        return f"{clean_text(worker.id)} is stopped already"
+    return None
+
+
+def release(selection: Selection) -> str | None:
+    """Refuse to release a task that no worker holds."""
+    return watching(selection) or (None if selection.marked else _needs_holder(selection))
+
+
+def _needs_holder(selection: Selection) -> str | None:
+    if held_task(selection) is not None:
+        return None
+    if selection.task is not None:
+        state = "waiting or ready" if selection.task.state is State.READY else selection.task.state
+        return f"{clean_text(selection.task.id)} is {state.lower()}: no worker holds it"
+    if selection.worker is not None:
+        return f"{clean_text(selection.worker.id)} holds no task"
+    return "choose a task or a worker first"
+
+
+def cancel(selection: Selection) -> str | None:
+    """Refuse to cancel what is over."""
+    if reason := watching(selection):
+        return reason
+    if selection.marked:
+        return None
+    if selection.of_workers:
+        return _needs_holder(selection)
+    task = selection.task
+    if task is None:
+        return "choose a task first"
+    if task.state in FINISHED:
+        return f"{clean_text(task.id)} is {task.state.lower()} already"
+    return None
+
+
+def purge(selection: Selection) -> str | None:
+    """Refuse to purge where no task is."""
+    if selection.watching or (selection.marked and not selection.of_workers):
+        return watching(selection)
+    return None if selection.task is not None else "choose a task first"
+
+
+def retry(selection: Selection) -> str | None:
+    """Refuse to retry what has not ended, or waits for other tasks."""
+    if selection.watching or (selection.marked and not selection.of_workers):
+        return watching(selection)
+    if selection.task is None:
+        return "choose a task first"
+    return _cannot_retry(selection.task)
+
+
+def _cannot_retry(task: TaskRow) -> str | None:
+    name = clean_text(task.id)
+    if task.state in ACTIVE:
+        return f"{name} is running; K kills its run, u releases it"
+    if task.state is State.READY:
+        return f"{name} is waiting or ready already"
+    if task.state is State.BLOCKED and Reason.HUMAN not in task.reasons:
+        return f"{name} is blocked by other tasks: retry those"
+    return None
+
+
+def a_detail(selection: Selection) -> str | None:
+    """Refuse where there is nothing to be shown in full."""
+    if selection.opens is not None or selection.worker is not None:
+        return None
+    return "nothing here to show"
+
+
+def a_worker(selection: Selection) -> str | None:
+    """Refuse where no worker is to be shown."""
+    if selection.worker is not None or (selection.run is not None):
+        return None
+    if selection.task is not None and selection.task.worker_id is not None:
+        return None
+    return "no worker here to show"
+
+
+def a_log(selection: Selection) -> str | None:
+    """Refuse where nothing has run yet."""
+    if selection.run is not None:
+        return None
+    task = selection.task
+    if task is None:
+        return None if selection.opens is not None else "choose a task or a run first"
+    if not task.attempts and task.state not in ACTIVE:
+        return f"{clean_text(task.id)} has not run yet: there is no log"
+    return None
+
+
+def transcript(selection: Selection) -> str | None:
+    """Say that nothing that runs today keeps a transcript."""
+    return a_log(selection) or "this run keeps no transcript; l shows its log"
+
+
+def marks(selection: Selection) -> str | None:
+    """Refuse to mark where nothing is."""
+    if selection.watching:
+        return watching(selection)
+    if selection.task is None and selection.worker is None:
+        return "nothing here to mark"
+    return None
+
+
+def held_task(selection: Selection) -> str | None:
+    """Return the id of the task that a worker holds: the one selected, or the worker's."""
+    if selection.task is not None:
+        return selection.task.id if selection.task.state in ACTIVE else None
+    return selection.worker.task_id if selection.worker is not None else None

@@ -1,0 +1,106 @@
+"""What an action is, and all that it may look at to say whether it makes sense now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.commands import Command
+    from engine.views import RunRow, TaskRow, WorkerRow
+
+
+class Place(StrEnum):
+    """Where the cursor is."""
+
+    WORKERS = "workers"
+    TASKS = "tasks"
+    EVENTS = "events"
+    STALE = "stale"
+    DETAIL = "detail"
+    LOG = "log"
+    HISTORY = "history"
+    GRAPH = "graph"
+    TIMELINE = "timeline"
+    WORKER = "worker"
+    ATTENTION = "attention"
+
+
+class Group(StrEnum):
+    """The headings of the help screen."""
+
+    STEER = "Steer"
+    LOOK = "Look"
+    TEXT = "In a log"
+    MOVE = "Move"
+    PROGRAM = "Program"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What an action would act on.
+
+    `task` is a row that shows a task; `worker` the worker under the cursor, or the one that
+    holds `task`. `opens` is the id of the task that `enter` would show, `run` the run under the
+    cursor. `marked` are the keys of the marked rows, tasks or workers by `place`: with them an
+    action is for all of these, and the row under the cursor does not matter.
+    """
+
+    place: Place
+    worker: WorkerRow | None = None
+    task: TaskRow | None = None
+    opens: str | None = None
+    held: tuple[str, ...] = ()
+    watching: bool = False
+    marked: tuple[str, ...] = ()
+    run: RunRow | None = None
+
+    @property
+    def agent(self) -> str | None:
+        """The agent of what is under the cursor."""
+        row = self.worker or self.task or self.run
+        return row.agent if row is not None else None
+
+    @property
+    def of_workers(self) -> bool:
+        """Whether rows and marks here are workers; in a mixed list, the one under the cursor."""
+        if self.place is Place.ATTENTION:
+            return self.task is None and self.worker is not None
+        return self.place in {Place.WORKERS, Place.STALE, Place.WORKER}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing that keys can do.
+
+    `keys` are Textual's names, the first is the one shown. `places` are where the footer offers
+    it; `refuse` returns why it cannot be done for a selection, or None. With `command` it is
+    something for the engine: `asks` says that its dry run is shown first, and always with marks.
+    Without, it is a method `action_<name>` of the app or of the screen. `local` actions belong to
+    the focused list or text, so that their keys may be other things elsewhere.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    label: str
+    help: str
+    group: Group
+    places: frozenset[Place] = frozenset()
+    refuse: Callable[[Selection], str | None] = lambda _selection: None
+    command: Callable[[Selection], tuple[Command, ...]] | None = None
+    asks: bool = False
+    local: str = ""
+
+    def label_for(self, selection: Selection, needs: int = 0) -> str:
+        """Return what the footer calls the action here; `needs` counts what needs a person."""
+        match self.name:
+            case "attention" if needs:
+                return f"{needs:,} need{'s' if needs == 1 else ''} you"
+            case "hold" if selection.held:
+                return "resume"
+            case "detail" if selection.place is Place.HISTORY:
+                return "log"
+        return self.label

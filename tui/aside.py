@@ -1,0 +1,71 @@
+"""What is known beside the picture of the store: usage, needs, the critical path.
+
+Each costs more than a look at a window, so none of them holds a refresh up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engine.views import AttentionRow, CriticalPath
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from engine.views import Usage
+    from tui.ports import Engine
+
+EVERY = 2.0
+"""Seconds between two looks."""
+NEEDS_EVERY = 5.0
+"""Seconds after which somebody may have gone silent, or a process may be left, without a commit."""
+PATH_EVERY = 10.0
+"""Seconds between two looks at the critical path: it reads all that is unfinished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found last. `usage` is by run; `path_at` is when the path was read."""
+
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    needs: tuple[AttentionRow, ...] = ()
+    path: CriticalPath = CriticalPath()  # noqa: RUF009 - frozen
+    path_at: datetime | None = None
+
+
+class Aside:
+    """Looks at the facts now and then. Call `look` in a loop of its own.
+
+    A look that fails leaves the fact as it was: the panes tell that the store cannot be read.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._needs_at = self._path_at = float("-inf")
+        self._changed_for_needs = self._changed_for_path = True
+        self.facts = Facts()
+
+    def changed(self) -> None:
+        """Note that the store has changed."""
+        self._changed_for_needs = self._changed_for_path = True
+
+    async def look(self) -> bool:
+        """Look at what is due. Return whether anything is different now."""
+        before, now = self.facts, self._engine.clock.monotonic()
+        usage, needs = before.usage, before.needs
+        path, path_at = before.path, before.path_at
+        try:
+            usage = await self._engine.usage()
+            if self._changed_for_needs or now - self._needs_at >= NEEDS_EVERY:
+                self._changed_for_needs, self._needs_at = False, now
+                needs = tuple(await self._engine.attention())
+            if self._changed_for_path and now - self._path_at >= PATH_EVERY:
+                self._changed_for_path, self._path_at = False, now
+                path_at = self._engine.clock.now()
+                path = await self._engine.queries.critical_path()
+        except Exception:  # noqa: BLE001 - see the class
+            self._changed_for_needs = self._changed_for_path = True
+        self.facts = Facts(usage, needs, path, path_at)
+        return self.facts != before

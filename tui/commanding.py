@@ -1,0 +1,245 @@
+"""How the dashboard steers: asks with a dry run, carries out, tells the receipt; and how it quits.
+
+Commands go through the engine's one door. Nothing here knows what is on which screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from textual import work
+
+from engine.commands import AddWorkers, Command, KillWorkers, Receipt, Reset
+from engine.errors import AgentmuxError
+from engine.text import plural
+from tui.screens.question import (
+    KILL,
+    NO,
+    WAIT,
+    YES,
+    Answer,
+    Question,
+    hurry_question,
+    no,
+    quit_question,
+    yes,
+)
+from tui.snapshot import explain
+from tui.steering import FEW, is_long, plan_of, receipt_text, step_text, title_of, told
+from tui.styled import Styled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.commands import Step
+    from tui.fitted import Fitting
+    from tui.ports import Engine
+
+_HURRY, _GIVE_UP = "hurry", "give up"
+
+
+class Commanding(Styled[None]):
+    """An app that hands commands to the engine. `ring` has the screen refreshed."""
+
+    def __init__(self, engine: Engine, fitting: Fitting | None = None) -> None:
+        super().__init__(fitting)
+        self._engine = engine
+        self._leaving = False
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that is steered."""
+        return self._engine
+
+    def ring(self, *, changed: bool = False, urgent: bool = False) -> None:
+        """Have the screen refreshed."""
+        raise NotImplementedError
+
+    # -- commands --------------------------------------------------------------------------
+
+    @work(group="commands", exit_on_error=True)
+    async def carry_out(
+        self,
+        commands: tuple[Command, ...],
+        *,
+        asks: bool,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Carry commands out one by one; with `asks` each only after a yes to its dry run.
+
+        `done` is called once something was carried out.
+        """
+        for command in commands:
+            try:
+                if asks and not await self._agreed(command):
+                    break
+                receipt = await self._execute(command)
+            except AgentmuxError as error:
+                self.say(f"{title_of(command)}: {error}", severity="error")
+            except Exception as error:  # noqa: BLE001 - a command that breaks must not take the screen with it
+                self.say(f"{title_of(command)} failed: {explain(error)}", severity="error")
+            else:
+                if receipt is not None:
+                    self._tell(command, receipt)
+                    self.up_to_date(command)
+                    done()
+        self.ring(changed=True, urgent=True)
+
+    def up_to_date(self, command: Command) -> None:
+        """Note that what a command asks for is so now."""
+
+    async def _agreed(self, command: Command) -> bool:
+        """Show what a command would do and ask; where it would do nothing, only say so."""
+        receipt = await self._engine.execute(command, dry_run=True)
+        workers = await self._engine.queries.workers()
+        plan = plan_of(command, receipt, grace=self._engine.config.grace, workers=workers)
+        if not plan.changes and not is_long(receipt):
+            _, refused = told(receipt)
+            self.say("\n".join(refused) or "nothing would change", severity="warning")
+            if not refused:
+                self.up_to_date(command)
+            return False
+        answers = (yes(plan.title.lower()), no("leave it")) if plan.changes else (no("back"),)
+        return await self.push_screen_wait(Question(plan.title, plan.text, answers)) == YES
+
+    async def _execute(self, command: Command) -> Receipt | None:
+        """Carry a command out; a reset shows whom it waits for. None: it was given up."""
+        if not isinstance(command, Reset):
+            return await self._engine.execute(command)
+        hurry, loop = asyncio.Event(), asyncio.get_running_loop()
+        showing = _Waiting(self)
+
+        def on_step(step: Step) -> None:
+            loop.call_soon_threadsafe(showing.tell, step)
+
+        working = asyncio.create_task(
+            self._engine.execute(command, on_step=on_step, hurry=hurry),
+            name="reset",
+        )
+
+        def answered(choice: str | None) -> None:
+            if choice == _HURRY:
+                hurry.set()
+            elif choice == _GIVE_UP:
+                working.cancel()
+
+        showing.answered = answered
+        try:
+            return await working
+        except asyncio.CancelledError:
+            if not working.cancelled():
+                # It is this dashboard that goes: the reset is given up with it, in good order.
+                working.cancel()
+                with suppress(asyncio.CancelledError, AgentmuxError):
+                    await working
+                raise
+            self.say("the reset was given up; claims go on")
+            return None
+        finally:
+            showing.close()
+
+    def _tell(self, command: Command, receipt: Receipt) -> None:
+        done, refused = told(receipt)
+        if is_long(receipt):
+            text = receipt_text(receipt)
+            self.push_screen(Question(title_of(command), text, (no("back"),)))
+            return
+        if done:
+            self.say(_first(done))
+        if refused:
+            self.say(_first(refused), severity="warning")
+
+    @work(group="commands", exit_on_error=True)
+    async def add_worker(self, agent: str | None) -> None:
+        """Start one more worker for an agent; ask for which if it is not clear."""
+        counts = await self._engine.queries.agent_counts()
+        agents = list(counts)
+        if not agents:
+            self.say("no tasks, so no agent to work for: seed a DAG first", severity="warning")
+            return
+        if len(agents) > 1:
+            from tui.screens.choosing import Choosing  # noqa: PLC0415 - rarely needed
+
+            chosen = await self.push_screen_wait(Choosing("Add a worker for", agents, agent))
+        else:
+            chosen = agents[0]
+        if chosen is not None:
+            self.carry_out((AddWorkers(chosen),), asks=False)
+
+    # -- leaving ---------------------------------------------------------------------------
+
+    async def action_quit(self) -> None:
+        """Quit as `q` does."""
+        self.leave()
+
+    @work(group="leaving", exclusive=True, exit_on_error=True)
+    async def leave(self) -> None:
+        """Quit; ask first while runs of this process are alive."""
+        runs = self._engine.active_runs()
+        if not runs:
+            self.exit()
+            return
+        question = hurry_question(runs) if self._leaving else quit_question(runs)
+        choice = await self.push_screen_wait(question)
+        if choice != NO:
+            self._stop(choice)
+
+    @work(group="stopping", exit_on_error=True)
+    async def _stop(self, choice: str) -> None:
+        self._leaving = True
+        self.tell_leaving(self.leaving_words if choice == WAIT else "stopping …")
+        try:
+            if choice == KILL:
+                with suppress(AgentmuxError):
+                    await self._engine.execute(KillWorkers(self._engine.own_workers()))
+            await self._engine.stop_workers(drain=choice == WAIT)
+        finally:
+            self.exit()
+
+    def tell_leaving(self, words: str) -> None:
+        """Show that the app is about to quit."""
+        raise NotImplementedError
+
+    @property
+    def leaving_words(self) -> str:
+        """What is still waited for before the app quits; empty if it does not quit."""
+        if not self._leaving:
+            return ""
+        runs = self._engine.active_runs()
+        return f"quits when {plural(runs, 'run')} {'ends' if runs == 1 else 'end'}"
+
+
+class _Waiting:
+    """The screen over a reset, from its first step that waits for somebody to its end."""
+
+    def __init__(self, app: Commanding) -> None:
+        self._app = app
+        self._screen: Question | None = None
+        self.answered: Callable[[str | None], None] = lambda _choice: None
+
+    def tell(self, step: Step) -> None:
+        """Show a step."""
+        if self._screen is None:
+            self._screen = Question(
+                "Reset",
+                step_text(step),
+                (
+                    Answer(_HURRY, ("K",), "K", "kill those that are left"),
+                    Answer(_GIVE_UP, ("n", "escape"), "esc", "give the reset up"),
+                ),
+            )
+            self._app.push_screen(self._screen, self.answered)
+        elif self._screen.is_current:
+            self._screen.retell(step_text(step))
+
+    def close(self) -> None:
+        """Take the screen away, if nobody has."""
+        if self._screen is not None and self._screen.is_current:
+            self._app.pop_screen()
+
+
+def _first(lines: list[str]) -> str:
+    more = [f"and {len(lines) - FEW:,} more"] if len(lines) > FEW else []
+    return "\n".join(lines[:FEW] + more)

@@ -1,0 +1,133 @@
+"""An app that fits its terminal, the operator's settings and its user's habits.
+
+Which theme it starts with, whether it draws in colour and beyond ASCII, which keys do what, what
+the terminal's title says, what is switched on. What the app is for, it does not know.
+"""
+
+from __future__ import annotations
+
+import locale
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from textual.app import App
+
+from engine.config import ScreenConfig, load_config, settings_file
+from tui.glyphs import AsciiFilter, wants_ascii
+from tui.keymap import Keymap, read_keymap
+from tui.preferences import Preferences, Switch, preferences_file
+from tui.terminal import TitleBar
+from tui.theme import AGENTMUX, AGENTMUX_LIGHT, OURS, meanings, starting_theme
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from textual.driver import Driver
+    from textual.filter import LineFilter
+
+    from tui.attendant import Word
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What an app is fitted with: the operator's settings and keys, the user's choices."""
+
+    settings: ScreenConfig = field(default_factory=ScreenConfig)
+    keymap: Keymap = field(default_factory=Keymap)
+    preferences: Preferences = field(default_factory=Preferences)
+
+
+def read_fitting(project: Path, state_dir: Path) -> Fitting:
+    """Read what a dashboard over this state folder is fitted with; blocks for two small files.
+
+    Raises:
+        ValidationError: agentmux.yaml is wrong, or has keys that would not work; all of it.
+        StorageError: it is there and cannot be read.
+
+    """
+    path = settings_file(project, state_dir)
+    config = load_config(path)
+    keymap = read_keymap(config.keys, path)
+    return Fitting(config.screen, keymap, Preferences.read(preferences_file()))
+
+
+class FittedApp(App[T]):
+    """An app in one of our themes or Textual's; `TEXTUAL_THEME` names another to start with.
+
+    What the user chose goes before what the operator set.
+    """
+
+    # The palette is an action of ours; its keys are in the table.
+    ENABLE_COMMAND_PALETTE = False
+
+    def __init__(self, fitting: Fitting | None = None) -> None:
+        self.title_bar = TitleBar()  # needed while Textual builds the app
+        no_colour = "NO_COLOR" in os.environ
+        # Of an app in colours of its own, Textual would leave the greys: those are colours, too.
+        super().__init__(ansi_color=True if no_colour else None)
+        fitting = fitting or Fitting()
+        self.settings = fitting.settings
+        self.keymap = fitting.keymap
+        self.preferences = fitting.preferences
+        self.set_keymap(self.keymap.overrides())
+        terminal = os.environ.get("TERM", "")
+        self._ascii = wants_ascii(self.settings.ascii, locale.getencoding(), terminal)
+        self._in_ascii = AsciiFilter()
+        for theme in OURS:
+            self.register_theme(theme)
+        name = starting_theme(
+            os.environ.get("TEXTUAL_THEME", ""),
+            self.preferences.theme,
+            self.available_themes,
+            few_colours=no_colour or self.console.color_system == "standard",
+        )
+        if name == self.theme:
+            # Textual read it from the environment before ours were known, and fell back.
+            self.theme = AGENTMUX.name if name != AGENTMUX.name else AGENTMUX_LIGHT.name
+        self.theme = name
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Give each of our meanings its colour in the theme."""
+        return meanings(self.current_theme)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what every painted line goes through at last."""
+        filters = super().get_line_filters()
+        return [*filters, self._in_ascii] if self._ascii else filters
+
+    def get_driver_class(self) -> type[Driver]:
+        """Return the platform's driver, with a title bar."""
+        return self.title_bar.driver_class(super().get_driver_class())
+
+    def attend(self, word: Word) -> None:
+        """Say what an attendant wants said, by whatever of it is switched on."""
+        if self.has_on(Switch.TITLE):
+            self.title_bar.show(word.title)
+        if word.bell and self.has_on(Switch.BELL):
+            self.bell()
+        for toast in word.toasts if self.has_on(Switch.TOASTS) else ():
+            self.notify(toast.text, severity=toast.severity, timeout=toast.seconds, markup=False)
+
+    # -- what the user chooses -------------------------------------------------------------
+
+    def choose_theme(self, name: str) -> None:
+        """Show another theme from now on, and remember it."""
+        self.theme = name
+        self.preferences.theme = name
+
+    def has_on(self, switch: Switch) -> bool:
+        """Say whether something is switched on: as the user left it, else as it is set."""
+        chosen = self.preferences.switch(switch)
+        return bool(getattr(self.settings, switch)) if chosen is None else chosen
+
+    def turn(self, switch: Switch) -> bool:
+        """Turn a switch over, remember it, and return whether it is on now."""
+        on = not self.has_on(switch)
+        self.preferences.set_switch(switch, on)
+        if switch is Switch.TITLE and not on:
+            self.title_bar.show("")
+        return on

@@ -1,0 +1,143 @@
+"""Which screen an action opens, and for what. Screens are imported when they are first wanted."""
+
+# ruff: noqa: PLC0415 - the first paint must not pay for screens that nobody has opened yet
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tui.actions.model import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tui.actions.model import Selection
+    from tui.ports import Engine
+    from tui.screens.paned import PanedScreen
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A screen by the name of the action that opens it, and what it is to show."""
+
+    name: str
+    task_id: str | None = None
+    run_id: str | None = None
+    worker_id: str | None = None
+
+
+def target_of(name: str, selection: Selection) -> Target | None:
+    """Return where an action leads from a selection; None if it opens no screen."""
+    lead = _LEADS.get(name)
+    return lead(selection) if lead is not None else None
+
+
+def screen_for(target: Target, engine: Engine, *, watching: bool) -> PanedScreen:
+    """Return a new screen that shows the target."""
+    return _SCREENS[target.name](target, engine, watching)
+
+
+# -- from a selection to a target ------------------------------------------------------------
+
+
+def _detail(selection: Selection) -> Target:
+    if selection.place in {Place.HISTORY, Place.WORKER} and selection.run is not None:
+        return _log(selection)
+    if selection.opens is None:
+        return _worker(selection)
+    return Target("detail", selection.opens)
+
+
+def _log(selection: Selection) -> Target:
+    if selection.run is not None:
+        return Target("log", selection.run.task_id, selection.run.id)
+    return Target("log", _task_id(selection))
+
+
+def _history(selection: Selection) -> Target:
+    # Of one task where one looks at one task; elsewhere of all.
+    return Target("history", _task_id(selection) if selection.place is Place.DETAIL else None)
+
+
+def _worker(selection: Selection) -> Target:
+    worker_id = selection.task.worker_id if selection.task is not None else None
+    if selection.run is not None:
+        worker_id = selection.run.worker_id
+    if selection.worker is not None:
+        worker_id = selection.worker.id
+    return Target("worker", worker_id=worker_id)
+
+
+def _task_id(selection: Selection) -> str | None:
+    return selection.task.id if selection.task is not None else selection.opens
+
+
+_LEADS: Mapping[str, Callable[[Selection], Target]] = {
+    "detail": _detail,
+    "log": _log,
+    "history": _history,
+    "graph": lambda selection: Target("graph", _task_id(selection)),
+    "timeline": lambda _selection: Target("timeline"),
+    "attention": lambda _selection: Target("attention"),
+    "worker": _worker,
+}
+
+
+# -- from a target to a screen ---------------------------------------------------------------
+
+
+def _detail_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.detail import DetailScreen
+
+    assert target.task_id is not None
+    return DetailScreen(engine, target.task_id, watching=watching)
+
+
+def _log_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.log import LogScreen
+
+    assert target.task_id is not None
+    return LogScreen(engine, target.task_id, target.run_id, watching=watching)
+
+
+def _history_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.history import HistoryScreen
+
+    return HistoryScreen(engine, target.task_id, watching=watching)
+
+
+def _graph_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.graph import GraphScreen
+
+    return GraphScreen(engine, target.task_id, watching=watching)
+
+
+def _timeline_screen(_target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.timeline import TimelineScreen
+
+    return TimelineScreen(engine, watching=watching)
+
+
+def _attention_screen(_target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.attention import AttentionScreen
+
+    return AttentionScreen(engine, watching=watching)
+
+
+def _worker_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.worker import WorkerScreen
+
+    assert target.worker_id is not None
+    return WorkerScreen(engine, target.worker_id, watching=watching)
+
+
+_SCREENS: Mapping[str, Callable[[Target, Engine, bool], PanedScreen]] = {
+    "detail": _detail_screen,
+    "log": _log_screen,
+    "history": _history_screen,
+    "graph": _graph_screen,
+    "timeline": _timeline_screen,
+    "attention": _attention_screen,
+    "worker": _worker_screen,
+}

@@ -1,0 +1,104 @@
+"""Choosing from a few things: one of them, or which of them are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import on
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, SelectionList
+from textual.widgets.option_list import Option
+from textual.widgets.selection_list import Selection
+
+from engine.text import clean_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+_MOVES: list[BindingType] = [
+    Binding("j", "cursor_down", "Down", show=False),
+    Binding("k", "cursor_up", "Up", show=False),
+    Binding("g", "first", "To the top", show=False),
+    Binding("G", "last", "To the end", show=False),
+]
+
+
+class Choosing(ModalScreen[str | None]):
+    """Asks for one of some names; dismissed with it, or with None. `first`: where one begins."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
+
+    class _List(OptionList):
+        BINDINGS: ClassVar[list[BindingType]] = _MOVES
+
+    def __init__(self, title: str, names: Sequence[str], first: str | None = None) -> None:
+        super().__init__()
+        self._title = title
+        self._names = names
+        self._first = first
+
+    def compose(self) -> ComposeResult:
+        """Lay the names out."""
+        with Vertical(id="choosing", classes="dialog") as box:
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content("⏎ chooses, esc leaves")
+            yield self._List(*(Option(Content(clean_text(name))) for name in self._names))
+
+    def on_mount(self) -> None:
+        """Begin where the user probably wants to."""
+        names = list(self._names)
+        index = names.index(self._first) if self._first in names else 0
+        self.query_one(OptionList).highlighted = index
+
+    @on(OptionList.OptionSelected)
+    def chosen(self, event: OptionList.OptionSelected) -> None:
+        """Be done with it."""
+        event.stop()
+        self.dismiss(self._names[event.option_index])
+
+    def action_leave(self) -> None:
+        """Choose nothing."""
+        self.dismiss(None)
+
+
+class Showing(ModalScreen[frozenset[str] | None]):
+    """Asks which columns are shown; dismissed with those that are not, or None to change nothing.
+
+    `columns` are (name, title, is shown), in order.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave", show=False),
+        Binding("enter", "keep", "Keep", show=False, priority=True),
+    ]
+
+    class _List(SelectionList[str]):
+        BINDINGS: ClassVar[list[BindingType]] = _MOVES
+
+    def __init__(self, title: str, columns: Sequence[tuple[str, str, bool]]) -> None:
+        super().__init__()
+        self._title = title
+        self._columns = columns
+
+    def compose(self) -> ComposeResult:
+        """Lay the columns out."""
+        with Vertical(id="choosing", classes="dialog") as box:
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content("space shows or hides, ⏎ keeps, esc leaves")
+            yield self._List(
+                *(Selection(Content(title), name, shown) for name, title, shown in self._columns)
+            )
+
+    def action_keep(self) -> None:
+        """Be done with it."""
+        shown = set(self.query_one(self._List).selected)
+        self.dismiss(frozenset(name for name, _, _ in self._columns if name not in shown))
+
+    def action_leave(self) -> None:
+        """Change nothing."""
+        self.dismiss(None)

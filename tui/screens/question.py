@@ -1,0 +1,162 @@
+"""Questions: a title, a text, and one key for each answer. All are left with esc."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import events, on
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from engine.text import plural
+from tui.widgets.bars import Bar, Piece
+from tui.widgets.cells import Line, Tone, wrapped
+from tui.widgets.document import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual.app import ComposeResult
+
+    from tui.widgets.document import Layout
+
+YES, NO, WAIT, KILL = "yes", "no", "wait", "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One way to answer: its keys as Textual names them, how they are shown, what it means."""
+
+    choice: str
+    keys: tuple[str, ...]
+    shown: str
+    words: str
+
+
+def yes(words: str = "yes") -> Answer:
+    """Return the answer that goes ahead."""
+    return Answer(YES, ("y", "enter", "ctrl+c"), "y ⏎", words)
+
+
+def no(words: str = "no") -> Answer:
+    """Return the answer that changes nothing."""
+    return Answer(NO, ("n", "escape"), "n esc", words)
+
+
+class Question(ModalScreen[str]):
+    """Asks, and is dismissed with the choice of the answer."""
+
+    def __init__(self, title: str, text: Layout, answers: Sequence[Answer]) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+        self._answers = answers
+        self._choices = {key: answer.choice for answer in answers for key in answer.keys}
+        self.text = Document(id="question-text")
+        self._bar = Bar(gap=3, id="answers")
+
+    def compose(self) -> ComposeResult:
+        """Lay the question out."""
+        with Vertical(id="question", classes="dialog") as box:
+            box.border_title = Content(self._title)
+            yield self.text
+            yield self._bar
+
+    def on_mount(self) -> None:
+        """Show the text and the answers."""
+        self.text.show(self._text)
+        self._bar.put(
+            [
+                Piece(((a.shown, Tone.BOLD), (f" {a.words}", Tone.TEXT)), a.choice)
+                for a in self._answers
+            ]
+        )
+        self.call_after_refresh(self._fit)
+
+    def on_resize(self) -> None:
+        """Be as high as the text, if there is room."""
+        self.call_after_refresh(self._fit)
+
+    def _fit(self) -> None:
+        self.text.styles.height = max(1, min(len(self.text.lines), self.size.height - 8))
+
+    def retell(self, text: Layout) -> None:
+        """Show another text from now on."""
+        self._text = text
+        self.text.show(text)
+        self._fit()
+
+    def on_key(self, event: events.Key) -> None:
+        """Answer with the keyboard."""
+        choice = self._choices.get(event.key)
+        if choice is not None:
+            event.stop()
+            event.prevent_default()
+            self.answer(choice)
+
+    @on(Bar.Pressed)
+    def pressed(self, event: Bar.Pressed) -> None:
+        """Answer with the mouse."""
+        event.stop()
+        self.answer(event.name)
+
+    def answer(self, choice: str) -> None:
+        """Be done with it."""
+        self.dismiss(choice)
+
+
+def sentences(*texts: str) -> Layout:
+    """Lay sentences out, wrapped, one below the other."""
+
+    def layout(width: int) -> list[Line]:
+        return [((part, Tone.TEXT),) for text in texts for part in wrapped(text, width)]
+
+    return layout
+
+
+def quit_question(runs: int) -> Question:
+    """Ask what becomes of the runs of this process."""
+    return Question(
+        "Quit",
+        sentences(
+            f"{plural(runs, 'run')} of this dashboard {'is' if runs == 1 else 'are'} alive.",
+            "",
+            "Stopping releases their tasks: ready again, and no retry is used.",
+            "Waiting lets them end; nothing new starts here meanwhile.",
+            "Killing ends them at once: their tasks are FAILED.",
+        ),
+        (
+            yes("stop and release"),
+            Answer(WAIT, ("w",), "w", "wait for them"),
+            Answer(KILL, ("K",), "K", "kill"),
+            Answer(NO, ("n", "escape"), "esc", "stay"),
+        ),
+    )
+
+
+def hurry_question(runs: int) -> Question:
+    """Ask again while the dashboard already waits for its runs."""
+    return Question(
+        "Quit",
+        sentences(f"Waiting for {plural(runs, 'run')} to end; nothing new starts here."),
+        (
+            yes("stop and release now"),
+            Answer(KILL, ("K",), "K", "kill"),
+            Answer(NO, ("n", "escape"), "esc", "keep waiting"),
+        ),
+    )
+
+
+def demo_question() -> Question:
+    """Offer the demo to somebody who has nothing to look at yet."""
+    return Question(
+        "agentmux",
+        sentences(
+            "There is no DAG here (agentmux/dag.yaml) and no state folder.",
+            "Watch the bundled demo? It works for about a minute in a temporary folder, "
+            "which is removed when you quit. Nothing here is touched.",
+        ),
+        (yes("start the demo"), Answer(NO, ("n", "escape"), "esc", "quit")),
+    )

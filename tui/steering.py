@@ -1,0 +1,190 @@
+"""What is said before a command and after it: the dry run as a question, the receipt as an answer.
+
+Pure: knows commands and receipts, and of the screen only the lines that they become. The words
+of plans and sums are `engine.receipts`'s, as on the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.commands import (
+    AddWorkers,
+    Cancel,
+    Command,
+    Hold,
+    Kill,
+    KillWorkers,
+    Purge,
+    Receipt,
+    Release,
+    Reset,
+    Resume,
+    Retry,
+    Seed,
+    Stop,
+)
+from engine.model import ALL_AGENTS
+from engine.receipts import listed, plan_parts, sums
+from engine.text import age, clean_text
+from tui.widgets.cells import Cell, Line, Tone, fitted, line_width, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from engine.commands import Step
+    from engine.views import WorkerRow
+    from tui.widgets.document import Layout
+
+FEW = 4
+"""Lines of a receipt that a message shows; one that has more gets a screen."""
+_RUNS = 6
+"""Runs whose processes are named; more are only counted."""
+_PIDS = 12
+_MANY = 2000
+"""Subjects that are listed one by one; more are only counted."""
+_TITLES: dict[type[Command], str] = {
+    Kill: "Kill",
+    KillWorkers: "Kill workers",
+    Cancel: "Cancel",
+    Release: "Release",
+    Retry: "Retry",
+    Purge: "Purge",
+    Stop: "Stop workers",
+    Seed: "Reseed",
+    Reset: "Reset",
+    Hold: "Hold",
+    Resume: "Resume",
+    AddWorkers: "Add workers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a command would do. `changes` is false if there is nothing in it to say yes to."""
+
+    title: str
+    text: Layout
+    changes: bool
+
+
+def title_of(command: Command) -> str:
+    """Return what the question and the receipt of a command are headed with."""
+    return _TITLES[type(command)]
+
+
+def plan_of(
+    command: Command, receipt: Receipt, *, grace: float, workers: Sequence[WorkerRow] = ()
+) -> Plan:
+    """Tell a dry run. `grace`: seconds between SIGTERM and SIGKILL; `workers`: those known."""
+    notes = [*_ends(receipt, grace), *_goes_on(command, receipt, workers)]
+
+    def layout(width: int) -> list[Line]:
+        lines: list[Line] = []
+        for part in plan_parts(command, receipt) or ["nothing would change"]:
+            lines += _bullet("· ", part, Tone.BOLD, width)
+        for note in notes:
+            lines += _bullet("  ", note, Tone.DIM, width)
+        return [*lines, *_listing(receipt, width)]
+
+    changes = bool(receipt.done) or isinstance(command, Reset)
+    return Plan(title_of(command), layout, changes)
+
+
+def receipt_text(receipt: Receipt) -> Layout:
+    """Tell a whole receipt: its sums, what was refused, what was done."""
+    return lambda width: [
+        *_bullet("", sums(receipt) or "nothing was done", Tone.BOLD, width),
+        *_listing(receipt, width),
+    ]
+
+
+def told(receipt: Receipt) -> tuple[list[str], list[str]]:
+    """Return what a message says of what was done, and of what was refused; a line each."""
+    done = [f"{_subject(name)}: {words}" for name, words in receipt.done.items()]
+    refused = [f"{_subject(one.subject)}: {one.message}" for one in receipt.refused]
+    return done, refused
+
+
+def is_long(receipt: Receipt) -> bool:
+    """Say whether a receipt has refusals that a message could not show one by one."""
+    return len(receipt.refused) > FEW
+
+
+def step_text(step: Step) -> Layout:
+    """Tell how far a long piece of work is, who is waited for, and what comes next."""
+
+    def layout(width: int) -> list[Line]:
+        count = f": {step.count:,}" if step.count else ""
+        left = "" if step.seconds_left is None else f", {age(step.seconds_left)} left"
+        lines = list(_bullet("", step.what + count + left, Tone.BOLD, width))
+        for name in step.waiting_for:
+            lines += _bullet("· ", name, Tone.HUMAN, width)
+        return [*lines, *_bullet("", step.next, Tone.DIM, width)] if step.next else lines
+
+    return layout
+
+
+def _ends(receipt: Receipt, grace: float) -> Iterator[str]:
+    """Name the runs that end, with their processes."""
+    for end in receipt.ends[:_RUNS]:
+        pids = "no process is known of it"
+        if end.pids:
+            word = "process" if len(end.pids) == 1 else "processes"
+            pids = f"{word} {listed([str(pid) for pid in end.pids], _PIDS)}"
+        yield f"ends the run of {end.task_id} by {end.worker_id}: {pids}"
+    if len(receipt.ends) > _RUNS:
+        yield f"and {len(receipt.ends) - _RUNS:,} more runs"
+    if receipt.ends:
+        yield f"what is left of them after {age(grace)} gets SIGKILL"
+
+
+def _goes_on(command: Command, receipt: Receipt, workers: Sequence[WorkerRow]) -> Iterator[str]:
+    """Name the processes that do not end, though one could think so."""
+    known = {worker.id: worker for worker in workers}
+    if isinstance(command, Kill | Cancel | Release | Purge):
+        for name in list(dict.fromkeys(end.worker_id for end in receipt.ends))[:_RUNS]:
+            pid = f" (process {known[name].pid})" if name in known else ""
+            yield f"worker {name}{pid} goes on with the next task"
+    elif isinstance(command, KillWorkers):
+        for name in list(receipt.done)[:_RUNS]:
+            worker = known.get(name)
+            if worker is not None and not worker.own_process:
+                yield f"process {worker.pid} goes on: it is not the only worker's of {name}"
+
+
+def _listing(receipt: Receipt, width: int) -> Iterator[Line]:
+    """List what is refused, then what is done, one subject a line."""
+    room = max(8, min(40, width // 3))
+    refused = [(one.subject, one.message) for one in receipt.refused]
+    for title, entries, tone in (
+        ("Refused", refused, Tone.HUMAN),
+        ("One by one" if receipt.dry_run else "Done", list(receipt.done.items()), Tone.TEXT),
+    ):
+        if not entries or (len(entries) == 1 and not receipt.refused and receipt.ends):
+            continue  # the one thing that happens was told above
+        yield ()
+        yield _rule(title, width)
+        for subject, words in entries[:_MANY]:
+            head: Cell = (fitted(_subject(subject), room, middle=True) + "  ", Tone.TEXT)
+            first, *rest = wrapped(clean_text(words), max(8, width - room - 2))
+            yield head, (first, tone)
+            yield from (((" " * (room + 2) + part, tone),) for part in rest)
+        if len(entries) > _MANY:
+            yield ((f"and {len(entries) - _MANY:,} more", Tone.DIM),)
+
+
+def _bullet(mark: str, text: str, tone: Tone, width: int) -> Iterator[Line]:
+    first, *rest = wrapped(clean_text(text), max(8, width - len(mark)))
+    yield (mark, Tone.DIM), (first, tone)
+    yield from (((" " * len(mark) + part, tone),) for part in rest)
+
+
+def _rule(title: str, width: int) -> Line:
+    head: Cell = (f"{title} ", Tone.BOLD)
+    return head, ("─" * max(0, width - line_width((head,))), Tone.RULE)
+
+
+def _subject(name: str) -> str:
+    return "all agents" if name == ALL_AGENTS else clean_text(name)

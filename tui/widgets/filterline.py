@@ -1,0 +1,141 @@
+"""The line in which a filter is typed. It filters while one types, and says what it cannot read.
+
+Which words there are is the business of whoever hands in the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from engine.errors import ValidationError
+from engine.filters import Filter
+from engine.text import clean_text
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+Reader = Callable[[str], Filter]
+"""Reads a filter as people type it; raises ValidationError for one that makes no sense."""
+
+
+class FilterLine(Horizontal):
+    """A line that is there while one types a filter. A last word that is not whole yet waits.
+
+    `where` is the filter that holds; `trouble` is why the text cannot be read, empty if it can.
+    """
+
+    class Changed(Message):
+        """The filter, or what is wrong with its text, is another one now."""
+
+        def __init__(self, line: FilterLine, where: Filter, trouble: str) -> None:
+            super().__init__()
+            self.line = line
+            self.where = where
+            self.trouble = trouble
+
+        @property
+        def control(self) -> FilterLine:
+            """The line that it is about."""
+            return self.line
+
+    class Closed(Message):
+        """Somebody is done with the line: whoever owns it takes the focus back."""
+
+    def __init__(
+        self,
+        read: Reader,
+        *,
+        hint: str,
+        where: Filter = Filter(),  # noqa: B008 - frozen, and empty for ever
+        id: str | None = None,  # noqa: A002 - Textual's own name for it
+    ) -> None:
+        super().__init__(id=id)
+        self._read = read
+        self.where = where
+        self.trouble = ""
+        self.input = Input(
+            placeholder=hint,
+            compact=True,
+            select_on_focus=False,
+            # What is typed or pasted here is shown as it is: no control character gets in.
+            restrict=r"[^\x00-\x1f\x7f-\x9f]*",
+        )
+        self.display = False
+
+    def compose(self) -> ComposeResult:
+        """Lay the line out."""
+        yield Static("/")
+        yield self.input
+
+    @property
+    def editing(self) -> bool:
+        """Whether keys go into the line."""
+        return self.display and self.input.has_focus
+
+    def open(self) -> None:
+        """Show the line and take the keys at once: the next one may be here already."""
+        self._put(str(self.where))
+        self.display = True
+        self.screen.set_focus(self.input)
+
+    def close(self) -> None:
+        """Put the line away; what could not be read is dropped, what holds stays."""
+        self.display = False
+        if self.trouble:
+            self._put(str(self.where))
+            self._tell(self.where, "")
+
+    def clear(self) -> None:
+        """Put the line away, and the filter with it."""
+        self.display = False
+        self._put("")
+        self._tell(Filter(), "")
+
+    def set(self, where: Filter) -> None:
+        """Filter by this, as if it had been typed."""
+        self._put(str(where))
+        self._tell(where, "")
+
+    def _put(self, text: str) -> None:
+        with self.input.prevent(Input.Changed):
+            self.input.value = clean_text(text)
+            self.input.cursor_position = len(self.input.value)
+
+    def _tell(self, where: Filter, trouble: str) -> None:
+        if (where, trouble) != (self.where, self.trouble):
+            self.where, self.trouble = where, trouble
+            self.post_message(self.Changed(self, where, trouble))
+
+    @on(Input.Changed)
+    def typed(self, event: Input.Changed) -> None:
+        """Filter while one types; a last word that cannot be read yet does not count."""
+        event.stop()
+        where, trouble = self.where, ""
+        try:
+            where = self._read(event.value)
+        except ValidationError as error:
+            trouble = str(error)
+            with suppress(ValidationError):
+                where = self._read(" ".join(event.value.split()[:-1]))
+        self._tell(where, trouble)
+
+    @on(Input.Submitted)
+    def kept(self, event: Input.Submitted) -> None:
+        """Keep the filter; one that cannot be read stays open."""
+        event.stop()
+        if not self.trouble:
+            self.display = False
+            self.post_message(self.Closed())
+
+    @on(Input.Blurred)
+    def left(self, event: Input.Blurred) -> None:
+        """Put the line away when something else is clicked; the pane then says what holds."""
+        event.stop()
+        self.close()
