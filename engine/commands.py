@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.filters import Filter
 from engine.model import ALL_AGENTS
@@ -23,8 +24,7 @@ Workers = tuple[str, ...] | None
 """The workers that a command is for, by id; None: all that live."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seed:
+class Seed(Struct, frozen=True):
     """Upsert the tasks of a DAG file. None: the file last seeded, else agentmux/dag.yaml.
 
     `dag` is what is in the file, from whoever has read it already.
@@ -34,8 +34,7 @@ class Seed:
     dag: Dag | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Struct, frozen=True):
     """Hold claims, stop all workers, rotate the log, reseed, resume.
 
     Waits `timeout` seconds for the workers; refuses with the names of those that still live,
@@ -48,44 +47,38 @@ class Reset:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """No new claims for an agent, or for all."""
 
     agent: str = ALL_AGENTS
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(Struct, frozen=True):
     """Claims again."""
 
     agent: str = ALL_AGENTS
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(Struct, frozen=True):
     """Take tasks from their workers and make them READY; uses no retry."""
 
     tasks: Tasks
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """End tasks for good: unfinished ones become CANCELLED, their runs are ended."""
 
     tasks: Tasks
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """End the runs of tasks, which become FAILED. `force`: SIGKILL at once."""
 
     tasks: Tasks
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """Make tasks READY again that are finished, or BLOCKED `human`; attempts count afresh.
 
     `downstream`: and every finished task that depends on them, however far down.
@@ -95,23 +88,20 @@ class Retry:
     downstream: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Purge:
+class Purge(Struct, frozen=True):
     """Remove tasks and their runs from the store; an unfinished one is cancelled first."""
 
     tasks: Tasks
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Stop workers: at once, their tasks released, or with `drain` after the current task."""
 
     workers: Workers
     drain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KillWorkers:
+class KillWorkers(Struct, frozen=True):
     """End the runs of workers, which are FAILED, then the workers and the processes of their own.
 
     `force`: SIGKILL at once.
@@ -121,8 +111,7 @@ class KillWorkers:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AddWorkers:
+class AddWorkers(Struct, frozen=True):
     """Start `count` more workers for an agent in this process."""
 
     agent: str
@@ -134,8 +123,7 @@ OnWorkers = Stop | KillWorkers
 Command = Seed | Reset | Hold | Resume | OnTasks | OnWorkers | AddWorkers
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """How far a long piece of work is: what is done now, and what comes next.
 
     `count` is how many (tasks, events) are through. While workers are waited for, `waiting_for`
@@ -153,8 +141,7 @@ OnStep = Callable[[Step], None]
 """Is told each Step, possibly on another thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why one part of a command was not done."""
 
     subject: str
@@ -162,8 +149,7 @@ class Refusal:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class EndedRun:
+class EndedRun(Struct, frozen=True):
     """A run that a command ends, or would end, and the processes of its tree at that moment."""
 
     run_id: str
@@ -172,8 +158,7 @@ class EndedRun:
     pids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """What a command did or, after a dry run, would do.
 
     `done` says for each subject (a task, a worker, an agent) what happened to it, in words.

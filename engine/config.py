@@ -6,8 +6,9 @@ line of `_RULES` (or a table of its own, like `shell`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.parsing.checks import Findings, line_of_text, mapping, number, sequence, yes_or_no
 from engine.parsing.yamlfile import parse_yaml, read_text
@@ -44,15 +45,13 @@ starts another program or reaches the network. (hostname asks the name server; e
 find start programs; sort and tee write.)"""
 
 
-@dataclass(frozen=True, slots=True)
-class ShellConfig:
+class ShellConfig(Struct, frozen=True):
     """What shell tasks may run: names of programs, compared with the first word of a command."""
 
     allow: tuple[str, ...] = HARMLESS
 
 
-@dataclass(frozen=True, slots=True)
-class ScreenConfig:
+class ScreenConfig(Struct, frozen=True):
     """What a dashboard does until its user says otherwise.
 
     `bell` rings for what needs somebody, `title` writes into the terminal's title bar, `toasts`
@@ -65,8 +64,7 @@ class ScreenConfig:
     ascii: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """The settings. All durations are seconds.
 
     `lease` is how long a claim holds without renewal, `renew` the time between renewals,

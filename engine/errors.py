@@ -15,9 +15,10 @@ AgentmuxError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
+
+from msgspec import Struct
 
 
 class Code(StrEnum):
@@ -46,8 +47,7 @@ class AgentmuxError(Exception):
         return " ".join(str(part) for part in self.args)
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One fault of a file: where it is and what is wrong.
 
     `line` counts from 1; 0 means that the fault has no line (a missing file, say).

@@ -7,9 +7,10 @@ import hashlib
 import os
 import stat
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from engine.errors import StorageError, ValidationError
 from engine.model import NAME
@@ -45,8 +46,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The paths of one state folder. `artifacts/` lies beside it."""
 
     state: Path

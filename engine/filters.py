@@ -19,10 +19,11 @@ name of a field is taken for a slip and refused: `stat:failed`, `agnet:codex`. Q
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum, auto
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.errors import ValidationError
 from engine.model import EventType, RunOutcome, State
@@ -70,8 +71,7 @@ class Kind(Enum):
     """See engine.moments.parse_span."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(Struct, frozen=True):
     """What the rows of a list can be picked by; `rows` is what they are called."""
 
     rows: str
@@ -147,8 +147,7 @@ _PLAIN = re.compile(r"""[^\s"/!][^\s]*""")
 _ESCAPED = re.compile(r"\\.|/", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """One condition. `field` is WORD, or one of a table of fields.
 
     `value` of a CHOICE is one of its choices; `others` are more values of a list. A `regex` that
@@ -189,8 +188,7 @@ class Term:
         return f'"{escaped}"'
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """Conditions that must all hold; none means every row."""
 
     terms: tuple[Term, ...] = ()

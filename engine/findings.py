@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 CAP = 20
 """Findings of one kind that are told one by one; the rest is only counted."""
@@ -33,8 +34,7 @@ class Level(StrEnum):
     NOTE = "note"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that doctor found.
 
     `check` names what was looked at, `message` is a sentence, `advice` says what to do about it.

@@ -5,9 +5,10 @@ Pure. The store asks here before it writes; nothing here knows that a store exis
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.errors import IllegalTransition
 from engine.model import ACTIVE, ADOPTED, BROKEN, Event, EventType, Reason, RunOutcome, State
@@ -46,8 +47,7 @@ class Trigger(StrEnum):
     PURGE = "purge"
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True):
     """One row of the table. No target: the state stays. No source: there is no task yet."""
 
     source: frozenset[State]
@@ -138,8 +138,7 @@ def backoff(failures: int, jitter: float) -> float:
     return float(min(wait * (0.8 + 0.4 * jitter), LONGEST_BACKOFF))
 
 
-@dataclass(slots=True)
-class FoldedRun:
+class FoldedRun(Struct):
     """A run as the log tells it. `outcome` is None while it goes on."""
 
     worker_id: str | None
@@ -147,8 +146,7 @@ class FoldedRun:
     outcome: RunOutcome | None = None
 
 
-@dataclass(slots=True)
-class FoldedTask:
+class FoldedTask(Struct):
     """A task as the log tells it. `definition` is the JSON form of a TaskDef."""
 
     definition: Mapping[str, Any]

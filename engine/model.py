@@ -5,13 +5,13 @@ Python is snake_case here; `to_json` gives the camelCase that every file and `--
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
 
 from engine.clock import to_iso
 
@@ -106,8 +106,7 @@ class WorkerStatus(StrEnum):
 LIVE_WORKERS = frozenset({WorkerStatus.LIVE, WorkerStatus.STOPPING})
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDef:
+class TaskDef(Struct, frozen=True):
     """A task as its DAG file defines it.
 
     `timeout` is in seconds for one run. `retries` are extra attempts after a failure.
@@ -124,8 +123,7 @@ class TaskDef:
     payload: Mapping[str, Any] = field(default_factory=lambda: {"kind": "noop"})
 
 
-@dataclass(frozen=True, slots=True)
-class AgentRule:
+class AgentRule(Struct, frozen=True):
     """What a DAG says of an agent: at most `limit` runs at once (None: no limit), `stagger`
     seconds between two starts.
     """  # noqa: D205 - one sentence reads better unbroken
@@ -134,8 +132,7 @@ class AgentRule:
     stagger: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Dag:
+class Dag(Struct, frozen=True):
     """A validated DAG. `tasks` keep the file's order; every dep is one of them; no cycles."""
 
     tasks: tuple[TaskDef, ...]
@@ -143,8 +140,7 @@ class Dag:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One thing that happened. `data` holds what only this type carries."""
 
     seq: int
@@ -158,8 +154,7 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A task in a worker's hands, good until `lease_until` unless renewed.
 
     `run_id` is the token that every later write must name (DESIGN §4.1).
@@ -174,8 +169,7 @@ class Claim:
     lease_until: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How an executor's work ended, as it reports it to the worker.
 
     `kind` is DONE, FAILED or BLOCKED (no retry can help); `error` is a sentence for people.
@@ -192,8 +186,7 @@ ADOPTED = "adopted"
 """The key in the data of events that an older agentmux told: they are kept, and mean nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessId:
+class ProcessId(Struct, frozen=True):
     """A process, safely: a pid alone is reused, a pid with its start time is not.
 
     `started` is compared, never computed with: `ticks@boot-id` on Linux.
@@ -210,12 +203,12 @@ def camel(name: str) -> str:
 
 
 def to_json(value: Any) -> Any:
-    """Turn dataclasses, enums, times and sets into plain JSON values with camelCase keys.
+    """Turn structs, enums, times and sets into plain JSON values with camelCase keys.
 
     Keys of plain mappings (payloads, results) are the user's and stay as they are.
     """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {camel(f.name): to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Struct):
+        return {camel(name): to_json(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, datetime):
         return to_iso(value)
     if isinstance(value, Mapping):

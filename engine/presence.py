@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.clock import Clock, to_iso
 from engine.files import Layout, read_regular, write_private
@@ -31,8 +32,7 @@ Marks = dict[str, tuple[int, int]]
 """Stop files by name, with what changes when one is touched again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(Struct, frozen=True):
     """What a worker tells in its heartbeat file."""
 
     agent: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from engine.model import Event, Reason, RunOutcome, State, WorkerStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """The whole DAG in numbers.
 
     `ready` can be claimed, `waiting` has unmet deps or is in backoff; both are State.READY.
@@ -32,8 +32,7 @@ class Progress:
     dag: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRow:
+class TaskRow(Struct, frozen=True):
     """A task as lists show it. `pending` counts unmet deps; `worker_id` is that of the last run.
 
     `claimed_by`, `lease_until` and `timeout_at` are None unless a run holds the task. `ending` is
@@ -65,8 +64,7 @@ class TaskRow:
     ending: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunRow:
+class RunRow(Struct, frozen=True):
     """One attempt. `outcome` is None while it goes on. `exit_code` is None without a process."""
 
     id: str
@@ -83,8 +81,7 @@ class RunRow:
     result: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRow:
+class WorkerRow(Struct, frozen=True):
     """A worker. `alive` says whether its process is there now, whatever the table says.
 
     `task_id`, `run_id`, `run_started_at` and `lease_until` are of the task it holds.
@@ -106,16 +103,14 @@ class WorkerRow:
     own_process: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(Struct, frozen=True):
     """A dep or a dependent of a task. `state` is None for a task that is gone."""
 
     id: str
     state: State | None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDetail:
+class TaskDetail(Struct, frozen=True):
     """Everything about one task. `runs` newest first, `events` oldest first, both cut."""
 
     task: TaskRow
@@ -129,8 +124,7 @@ class TaskDetail:
     explanation: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """How a list is sorted: by one of its columns, then by its own order.
 
     `column` is empty for the list's own order; which others there are, each query says.
@@ -144,8 +138,7 @@ IN_FILE = Order("file")
 """Tasks in the order of the DAG file."""
 
 
-@dataclass(frozen=True, slots=True)
-class GraphNode:
+class GraphNode(Struct, frozen=True):
     """A task as the graph shows it. `seconds`: how long its last finished run took, or None."""
 
     id: str
@@ -158,8 +151,7 @@ class GraphNode:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CriticalPath:
+class CriticalPath(Struct, frozen=True):
     """The chain of unfinished tasks that takes longest: what decides when the work is over.
 
     `seconds` is estimated from the durations of finished runs (of the agent, else of all), with
@@ -185,8 +177,7 @@ class Need(StrEnum):
     """Anything else that `health` tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionRow:
+class AttentionRow(Struct, frozen=True):
     """One thing that only a person can settle: what it is about, since when, and what to do.
 
     `key` tells it from all others for as long as it lasts. `words` are not cleaned.
@@ -201,8 +192,7 @@ class AttentionRow:
     worker_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """What the process tree of a run takes: CPU in percent of one core, memory in bytes.
 
     `cpu` is None at the first look: a share needs two.
@@ -213,8 +203,7 @@ class Usage:
     processes: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessRow:
+class ProcessRow(Struct, frozen=True):
     """A process of a run's tree; `depth` 0 is the run's first. `cpu` and `memory` as in Usage."""
 
     pid: int

@@ -5,8 +5,9 @@ Each costs more than a look at a window, so none of them holds a refresh up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.views import AttentionRow, CriticalPath
 
@@ -25,13 +26,12 @@ PATH_EVERY = 10.0
 """Seconds between two looks at the critical path: it reads all that is unfinished."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What was found last. `usage` is by run; `path_at` is when the path was read."""
 
     usage: Mapping[str, Usage] = field(default_factory=dict)
     needs: tuple[AttentionRow, ...] = ()
-    path: CriticalPath = CriticalPath()  # noqa: RUF009 - frozen
+    path: CriticalPath = CriticalPath()
     path_at: datetime | None = None
 
 

@@ -8,9 +8,10 @@ much happens.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
 
 from engine import narrate
 from engine.model import ACTIVE, EventType, RunOutcome, State
@@ -40,8 +41,7 @@ BATCH = 1000
 """Events that are read at once, at most; of more only the newest are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Toast:
+class Toast(Struct, frozen=True):
     """A short message, cleaned; it stays so many seconds."""
 
     text: str
@@ -49,8 +49,7 @@ class Toast:
     seconds: float = BRIEF
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """What is to be said now: the title as it must be, whether to ring, and toasts."""
 
     title: str
@@ -58,8 +57,7 @@ class Word:
     toasts: tuple[Toast, ...] = ()
 
 
-@dataclass(slots=True)
-class _Sort:
+class _Sort(Struct):
     """What happened to tasks in one way: how many, the first names, and the first in words."""
 
     count: int = 0
@@ -81,8 +79,7 @@ class _Sort:
         return f"{self.count:,} {what}" + (f": {', '.join(self.names)}{more}" if self.names else "")
 
 
-@dataclass(slots=True)
-class _Gathered:
+class _Gathered(Struct):
     done: _Sort = field(default_factory=_Sort)
     failed: _Sort = field(default_factory=_Sort)
     asking: _Sort = field(default_factory=_Sort)

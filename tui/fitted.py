@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import locale
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import Struct, field
 from textual.app import App
 
 from engine.config import ScreenConfig, load_config, settings_file
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Fitting:
+class Fitting(Struct, frozen=True):
     """What an app is fitted with: the operator's settings and keys, the user's choices."""
 
     settings: ScreenConfig = field(default_factory=ScreenConfig)

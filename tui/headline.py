@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine import narrate
 from engine.model import ACTIVE, ALL_AGENTS, FINISHED, State
@@ -28,8 +29,7 @@ _MINUTE = 60.0
 _ENOUGH = 8.0
 
 
-@dataclass(frozen=True, slots=True)
-class Mood:
+class Mood(Struct, frozen=True):
     """What only the dashboard knows. `late` and `path` in seconds; `rate` per minute or None.
 
     `path` is how long the critical path still takes; `news` is what to say of the DAG file,

@@ -6,10 +6,10 @@ It knows the table and the settings, and no widget: Textual gets the keys by `ov
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from msgspec import Struct, field
 from textual.binding import Binding
 from textual.keys import Keys, format_key
 
@@ -48,8 +48,7 @@ _LEAVES = "back"
 _EVERYWHERE = frozenset(Place)
 
 
-@dataclass(frozen=True, slots=True)
-class Keymap:
+class Keymap(Struct, frozen=True):
     """The keys in force. `chosen` has what differs from the table, in Textual's names."""
 
     chosen: Keyring = field(default_factory=dict)

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from tui.actions.model import Place
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from tui.screens.paned import PanedScreen
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A screen by the name of the action that opens it, and what it is to show."""
 
     name: str

@@ -6,10 +6,10 @@ dashboard that nobody opens it in pays for it. What comes from outside is shown 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from msgspec import Struct
 from textual.command import CommandPalette, DiscoveryHit, Hit, Provider
 from textual.content import Content
 
@@ -51,8 +51,7 @@ _SWITCHES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True):
     """One thing at hand. `alias` is another name of it, `reason` why it cannot be done now."""
 
     name: str

@@ -5,8 +5,10 @@ Reads only what may have changed: the window that each list shows, never a whole
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.text import clean_text
 from engine.views import Order, Progress, TaskRow, WorkerRow
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Section(Generic[T]):
+class Section(Struct, Generic[T], frozen=True):
     """One part of the picture. `read_at` is None until it was read for the first time.
 
     After a failed read `trouble` says why, and `value` is still the last one that was read.
@@ -36,8 +37,7 @@ class Section(Generic[T]):
     trouble: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Page(Struct, Generic[T], frozen=True):
     """A window of a long list: `rows[0]` is row `offset` of `total`.
 
     `cursor_at` is where the chosen row is now; None if nobody has chosen one, or it is gone.
@@ -51,8 +51,7 @@ class Page(Generic[T]):
     complete: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Wants:
+class Wants(Struct, frozen=True):
     """What the panes show: filter and order of the tasks, and the windows of the long lists.
 
     `matching` are the events that their filter finds, None without one.
@@ -61,12 +60,11 @@ class Wants:
     where: Filter
     tasks: Window
     events: Window
-    order: Order = Order()  # noqa: RUF009 - frozen
+    order: Order = Order()
     matching: Matching | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """The picture. `wants` is what it was taken for."""
 
     wants: Wants | None = None

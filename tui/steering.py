@@ -6,8 +6,9 @@ of plans and sums are `engine.receipts`'s, as on the command line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.commands import (
     AddWorkers,
@@ -60,8 +61,7 @@ _TITLES: dict[type[Command], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a command would do. `changes` is false if there is nothing in it to say yes to."""
 
     title: str

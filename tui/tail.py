@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.text import clean_text
 from tui.logs.file import LogFile, Standing
@@ -16,8 +17,7 @@ _BYTES = 64 * 1024
 _LINES = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(Struct, frozen=True):
     """The last lines of a file, clean. `cut` says that there is more before them.
 
     `error` is why the file could not be read; a file that is not there yet has no lines.

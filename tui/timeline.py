@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import ceil, floor
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,8 +38,7 @@ _APART = 4
 _DIGITS = re.compile(r"(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """What is seen: `cells` cells of `step` seconds each, the first of which is number `first`.
 
     Cells are numbered from the epoch on.
@@ -95,8 +96,7 @@ def _in_steps(moment: float, step: float) -> float:
     return round(moment / step, 4)
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(Struct, frozen=True):
     """Cells from `first` to `last` that belong to one run, or one cell that belongs to several."""
 
     first: int
@@ -166,8 +166,7 @@ def busy(runs: Iterable[RunRow], window: Window, now: float) -> float:
     return min(1.0, total / passed)
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """A time on the axis: the cell that it is in, and how it is written."""
 
     cell: int
@@ -222,8 +221,7 @@ def _written(moment: float, every: int, zone: tzinfo | None) -> str:
     return local.strftime("%H:%M:%S" if every < 60 else "%H:%M")
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """The runs of one worker, by their begin."""
 
     worker_id: str

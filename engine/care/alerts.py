@@ -6,10 +6,11 @@ Each threshold stands here with its reason; who looks, and how often, is `health
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.care.leftovers import orphans
 from engine.findings import CAP, RESET_ADVICE, RESET_BEGUN, Finding, Level
@@ -45,8 +46,7 @@ class Kind(StrEnum):
     SQLITE = "sqlite"
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(Struct, frozen=True):
     """One thing to look at. `subject` is the id of the task, worker, run or agent it is about.
 
     `message` says what is so and what to do.
@@ -58,8 +58,7 @@ class Alert:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What was seen at `now`. `alive` are the hosts that live, of all that `vitals` names.
 
     `processes` are those that carry the tag of a run, or why they cannot be known. `stale_after`

@@ -13,8 +13,9 @@ takes half a second, for health looks twice.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.care.alerts import Kind
 from engine.care.health import take_health
@@ -49,8 +50,7 @@ _NEEDS = {Kind.STALE: Need.STALE, Kind.ORPHAN: Need.ORPHAN, Kind.ENDING: Need.OR
 _NEEDS_NOBODY = frozenset({Kind.QUEUE, Kind.HELD})
 
 
-@dataclass
-class _Wrong:
+class _Wrong(Struct):
     """What health told last: its alerts, each with the moment since when it has been so."""
 
     good_until: float = -1.0

@@ -20,8 +20,9 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.care.gcplan import OldLog, OldRun, Plan, busy_folders, in_words, plan
 from engine.commands import Refusal
@@ -52,8 +53,7 @@ _AT_ONCE = 500
 _EVENTS_AT_ONCE = 10_000
 
 
-@dataclass(slots=True)
-class Collected:
+class Collected(Struct):
     """What gc has removed: counts, bytes of files, and what it could not remove."""
 
     runs: int = 0

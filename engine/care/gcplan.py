@@ -10,11 +10,12 @@ import os
 import re
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from engine.clock import to_iso
 from engine.errors import StorageError
@@ -48,8 +49,7 @@ _BUSY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class OldRun:
+class OldRun(Struct, frozen=True):
     """The folder of a run that may go: the names of its task's folder and its own, its size."""
 
     task: str
@@ -57,8 +57,7 @@ class OldRun:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class OldLog:
+class OldLog(Struct, frozen=True):
     """A rotated file of the log that may go, the seq of its last event, its size."""
 
     path: Path
@@ -66,8 +65,7 @@ class OldLog:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What gc removes, or would remove.
 
     `emptied` are the names of task folders that are empty then. `upto` is the last seq that the
@@ -108,8 +106,7 @@ def plan(layout: Layout, older_than: timedelta, now: datetime) -> Plan:
         raise StorageError(f"{error.filename}: {error.strerror}; mend its permissions") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _TaskFolder:
+class _TaskFolder(Struct, frozen=True):
     """A folder below artifacts/: the folders in it that may be ours, and whether there is more."""
 
     name: str

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.care.alerts import STUCK_SECONDS, Alert, Facts, judge, stale
 from engine.errors import StorageError
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 _SETTLE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """The fleet in numbers. Its JSON form is what `agentmux health --json` prints.
 
     `running_count`: CLAIMED and RUNNING. `max_concurrent`: so many runs there can be at once now,

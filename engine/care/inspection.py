@@ -11,9 +11,11 @@ import asyncio
 import os
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.care.leftovers import Fate, leftovers, orphans
 from engine.clock import SystemClock, to_iso
@@ -97,8 +99,7 @@ def table_is_whole(layout: Layout) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class _Living:
+class _Living(Struct, frozen=True):
     """What one look at workers, runs and their processes found. `at_work`: a worker is alive."""
 
     suspects: list[Finding]

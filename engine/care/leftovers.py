@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 import stat
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.files import read_regular
 
@@ -42,8 +43,7 @@ class Fate(StrEnum):
     REWRITE = "rewrite"
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
+class Leftover(Struct, frozen=True):
     """A file that is not as it must be: `kind` is its folder's, `message` ends a sentence.
 
     `pid` is the one that it names, or that REWRITE writes. `fate` is None where its owner lives

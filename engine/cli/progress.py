@@ -6,8 +6,9 @@ import asyncio
 import math
 import sys
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from engine.cli.render import hint
 from engine.commands import Step

@@ -11,8 +11,9 @@ import os
 import select
 import shutil
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from engine.text import ELLIPSIS, cells, clean_text, cut_middle
 
@@ -37,16 +38,14 @@ class OutputClosedError(Exception):
     """Whoever read our output has gone; there is nobody left to tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(Struct, frozen=True):
     """A piece of text and the meaning of its colour: a key of the palette, or empty."""
 
     text: str
     style: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A column of a table.
 
     Where the terminal is too narrow, columns shrink in order of `yields`, the highest first,

@@ -6,8 +6,9 @@ All text from outside is cleaned and Markdown-escaped, so no id or error can for
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from engine.cli.tables import event_json, worker_status
 from engine.clock import to_iso
@@ -28,8 +29,7 @@ LISTED = 50
 _ACTIVE = re.compile(r"[\\`*_\[\]<>|~&#!$]|://")
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """All that the report tells. `blocked` are the first LISTED of `blocked_count`.
 
     `workers` are those that live, or are believed to.

@@ -5,8 +5,9 @@ No symbol, no column, no colour: each line makes sense by itself, and says when 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.cli.tables import local_time, worker_status
 from engine.clock import to_iso
@@ -58,8 +59,7 @@ _STATES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(Struct, frozen=True):
     """What a summary tells of. `workers` are those that live, or are believed to."""
 
     at: datetime
@@ -95,8 +95,7 @@ class Glance:
         return self.progress.by_state.get(State.DONE, 0) == self.progress.total
 
 
-@dataclass(slots=True)
-class Happened:
+class Happened(Struct):
     """Events since the last lines were told: the first few of each type, and how many there are."""
 
     _first: dict[EventType, list[Event]] = field(default_factory=dict)

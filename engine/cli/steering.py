@@ -10,9 +10,10 @@ a question.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from engine import receipts
 from engine.cli.asking import agreed

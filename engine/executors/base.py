@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from engine.model import Claim, Outcome, ProcessId
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
+class RunContext(Struct, frozen=True):
     """One run, as its executor sees it.
 
     `project` is the folder that relative paths of a payload start from.

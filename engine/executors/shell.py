@@ -14,9 +14,10 @@ import shlex
 import shutil
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from engine.files import write_private
 from engine.model import Outcome, RunOutcome
@@ -50,8 +51,7 @@ class _Refused(Exception):  # noqa: N818 - never leaves this module; becomes Out
     """The payload cannot be carried out, however often it is tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
+class _Order(Struct, frozen=True):
     """What a payload asks for, checked: `program` is the path of an allowed program."""
 
     program: str

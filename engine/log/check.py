@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from msgspec import Struct
 
 from engine.findings import Finding, Findings, Level
 from engine.logfiles import is_reset, log_files, misplaced, open_log, read_mark, seq_of
@@ -41,8 +42,7 @@ class _Row(NamedTuple):
     line: bytes
 
 
-@dataclass(slots=True)
-class _Log:
+class _Log(Struct):
     """A log file as far as it went when we began: what is appended later is not looked at."""
 
     path: Path

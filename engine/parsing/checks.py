@@ -10,7 +10,8 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from engine.model import NAME
 
@@ -27,8 +28,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NUL_OR_SURROGATE = re.compile(r"[\x00\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A fault before its line is known. The line of `other`, if there is one, ends the message."""
 
     place: Place
@@ -36,8 +36,7 @@ class Finding:
     other: Place | None = None
 
 
-@dataclass(slots=True)
-class Findings:
+class Findings(Struct):
     """Everything that is wrong with one file, in the order in which it was found."""
 
     items: list[Finding] = field(default_factory=list)

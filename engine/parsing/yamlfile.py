@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from msgspec import Struct
 
 from engine.errors import Problem, StorageError, ValidationError
 from engine.parsing.yamlnodes import MOST_TEXT, Builder, Events, Refused, find_lines, write_place
@@ -38,8 +38,7 @@ _UNREADABLE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """A file that could be parsed. `problems` are the reader's own; `refuse` reports them too."""
 
     value: object

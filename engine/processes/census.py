@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.errors import StorageError
 from engine.model import ProcessId
@@ -38,8 +39,7 @@ _RUN_KEY = os.fsencode(f"{RUN_ID}=")
 _STATE_KEY = os.fsencode(f"{STATE_DIR}=")
 
 
-@dataclass(frozen=True, slots=True)
-class Census:
+class Census(Struct, frozen=True):
     """The session of every pid but our own; the pids by the (run id, state folder) they carry.
 
     `settled` says that there was a moment at which everybody alive is in here. Without it

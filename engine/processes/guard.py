@@ -23,6 +23,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from engine.processes.census import STATE_DIR
 from engine.processes.guardian import AT_MOST
 from engine.processes.trees import TAG_NAMES
@@ -228,9 +230,9 @@ def _start(state: str) -> subprocess.Popen[bytes]:
     """
     # The flags: no folder of the user's is searched, and no package may join in at the start.
     # The pipe is closed in every program that is started; only a bare fork would keep it open.
-    folders = [str(Path(__file__).parents[2])]
+    folders = [str(Path(__file__).parents[2]), str(Path(msgspec.__file__).parents[1])]
     if sys.platform != "linux":
-        folders.append(str(Path(psutil.__file__).parent.parent))
+        folders.append(str(Path(psutil.__file__).parents[1]))
     guard = subprocess.Popen(  # noqa: S603 - our own program, and no shell
         [sys.executable, "-PsBS", "-c", _BOOT, state, *folders],
         bufsize=0,

@@ -16,8 +16,9 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from engine.errors import StorageError
 from engine.model import ProcessId
@@ -39,8 +40,7 @@ _POLL = 0.02
 _BLOCK = 1 << 16
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     known: set[ProcessId] = field(default_factory=set)
     told: set[ProcessId] = field(default_factory=set)
 

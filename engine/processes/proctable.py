@@ -10,8 +10,9 @@ import contextlib
 import os
 import sys
 import time
-from dataclasses import dataclass
 from functools import cache
+
+from msgspec import Struct
 
 from engine.errors import StorageError
 
@@ -33,8 +34,7 @@ _LONGEST_EXIT = 2.0
 """Seconds; one that takes longer hangs in the kernel, and holds up nobody else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """One process at one moment. `ended` is True for a zombie, all of whose threads are gone.
 
     `started` is what ProcessId compares. On Linux the start tick, and the boot that it counts

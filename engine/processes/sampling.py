@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.processes.census import trees_of
 from engine.views import ProcessRow, Usage
@@ -29,8 +30,7 @@ if sys.platform != "linux":
 LONGEST_COMMAND = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """One process at one moment; CPU times in seconds, memory (resident) in bytes.
 
     `own` is what it has used itself, `waited` what its children had that it has waited for.
@@ -43,8 +43,7 @@ class Reading:
     memory: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """The trees of some runs at the moment `at` of a clock that never goes back."""
 
     at: float = 0.0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from engine.clock import to_iso
 from engine.filters import (
@@ -58,8 +59,7 @@ Choice = Callable[[str], str]
 """Turns a value of a CHOICE, which is one of a fixed list, into a condition."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A list that can be filtered: its fields, and the columns that they and words look into."""
 
     fields: Fields

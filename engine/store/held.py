@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import TaskNotFound
@@ -24,7 +23,6 @@ _HELD = (
 )
 
 
-@dataclass(slots=True)
 class Held(Standing):
     """A task and the run that holds it since then; None while nobody does.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.clock import from_iso
 from engine.errors import StorageError
@@ -26,8 +27,7 @@ _HUMAN = "FROM tasks WHERE state = 'BLOCKED' AND instr(reasons, 'human') > 0"
 _FAILED = f"FROM tasks WHERE {ON_SCREEN} = 2 AND removed = 0"
 
 
-@dataclass(frozen=True, slots=True)
-class NeedyTask:
+class NeedyTask(Struct, frozen=True):
     """A task that waits for a person since then. `failed`: it is FAILED, else BLOCKED `human`.
 
     `removed`: it left the DAG.
@@ -42,8 +42,7 @@ class NeedyTask:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class NeedyTasks:
+class NeedyTasks(Struct, frozen=True):
     """Those that have waited longest, oldest first, and how many more of either kind there are."""
 
     tasks: tuple[NeedyTask, ...] = ()

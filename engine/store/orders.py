@@ -8,8 +8,9 @@ run that loses its task here is noted in `endings` until its tree is gone (DESIG
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from engine.errors import AgentmuxError
 from engine.machine import Trigger, allowed, check
@@ -30,8 +31,7 @@ _KILLED = "killed by operator"
 _STATES = "SELECT t.id, t.state FROM json_each(?) j JOIN tasks t ON t.id = j.value"
 
 
-@dataclass(frozen=True, slots=True)
-class Ordered:
+class Ordered(Struct, frozen=True):
     """What an order did to a task. `state` is where it stands now, None if it is gone.
 
     `run_id` and `worker_id` are of the run that held it.
@@ -42,8 +42,7 @@ class Ordered:
     worker_id: str | None = None
 
 
-@dataclass(slots=True)
-class Orders:
+class Orders(Struct):
     """What an order did to each task, or why not.
 
     `blocked` and `unblocked` count the tasks that others carried with them.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import Struct
 
 from engine.clock import from_iso
 from engine.model import LIVE_WORKERS, Event, EventType, ProcessId, RunOutcome, State, WorkerStatus
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """The columns that a reader below wants, in its order, and the join that gives them."""
 
     columns: str
@@ -50,8 +50,7 @@ ON_SCREEN = (
 """Spelled as in the index on_screen: SQLite matches expressions by their text."""
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveRun:
+class ActiveRun(Struct, frozen=True):
     """A run that holds a task. `host` is its worker's process, `leader` the run's first one.
 
     `worker_over`: the worker itself says that it ended, so it cannot hold anything.
@@ -87,8 +86,7 @@ class ActiveRun:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class EndingRun:
+class EndingRun(Struct, frozen=True):
     """A run that lost its task at `since` and whose tree may still live; see ActiveRun."""
 
     run_id: str
@@ -111,8 +109,7 @@ class EndingRun:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LiveWorker:
+class LiveWorker(Struct, frozen=True):
     """A worker that says it is live, its process, and the run that it holds, if it does.
 
     `own_process`: the process is there for this worker alone.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.errors import ValidationError
 from engine.model import Dag, EventType, State, TaskDef
@@ -36,8 +37,7 @@ _RECOUNT = (
 _STANDING = "SELECT id, agent, state, reasons, broken, removed, pending FROM tasks WHERE id = ?"
 
 
-@dataclass(slots=True)
-class SeedReport:
+class SeedReport(Struct):
     """What seeding did, or would do: ids by what happened to them, in file order.
 
     `changed` has the fields that differ, for each updated task: field → (before, after).

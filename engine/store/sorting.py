@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.clock import to_iso
 from engine.store.filtering import LAST_WORKER, RUN_TOOK, SECONDS
@@ -28,8 +30,7 @@ RANKS: Final = {
 """The least and the greatest value of ON_SCREEN of each state that filters know."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """An expression that rows are sorted by. Those that may be NULL stand last, either way.
 
     `:now` in it stands for the moment at which one asks.
@@ -50,8 +51,7 @@ class Key:
         return replace(self, sql=self.sql.replace(":now", f"'{to_iso(now)}'"))
 
 
-@dataclass(frozen=True, slots=True)
-class Sorting:
+class Sorting(Struct, frozen=True):
     """Keys that tell all rows apart."""
 
     keys: tuple[Key, ...]
@@ -92,8 +92,7 @@ class Sorting:
         return (f"({nearer} OR ({head.sql} IS {its(head)} AND {tie}))",)
 
 
-@dataclass(frozen=True, slots=True)
-class Sortable:
+class Sortable(Struct, frozen=True):
     """The orders of a list: its own, which breaks all ties, and those by a column."""
 
     own: tuple[Key, ...]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from engine.clock import to_iso
 from engine.machine import dep_change, settle
@@ -56,8 +57,7 @@ def event_row(
     return ts, kind, agent, worker_id, task_id, run_id, state, dump(data) if data else "{}"
 
 
-@dataclass(slots=True)
-class Standing:
+class Standing(Struct):
     """What the machine must know of a task to decide; a row of `tasks`, read under the lock."""
 
     id: str
@@ -73,8 +73,7 @@ class Standing:
         return Reason.HUMAN in self.reasons
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRule:
+class ClaimRule(Struct, frozen=True):
     """Whether an agent's claims are held, how many runs it may have, seconds between starts."""
 
     held: bool

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.clock import from_iso
 from engine.errors import StorageError
@@ -45,8 +46,7 @@ _ENDING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KnownWorker:
+class KnownWorker(Struct, frozen=True):
     """A worker that the table believes to live. Whether `host` does is for others to say."""
 
     id: str
@@ -56,8 +56,7 @@ class KnownWorker:
     beat_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class HoldingRun:
+class HoldingRun(Struct, frozen=True):
     """A run that holds a task since it was started, or claimed if it was not.
 
     `host` is None if the runs table does not have the run. `over`: its worker says of itself that
@@ -74,8 +73,7 @@ class HoldingRun:
     flaw: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeavingRun:
+class LeavingRun(Struct, frozen=True):
     """A run that lost its task at `since` and whose tree may still live."""
 
     run_id: str
@@ -85,8 +83,7 @@ class LeavingRun:
     host: ProcessId
 
 
-@dataclass(frozen=True, slots=True)
-class Vitals:
+class Vitals(Struct, frozen=True):
     """The store at one moment. `tallies` counts tasks by agent, state and whether they wait.
 
     `limits` are those of agents that have one; `held` names agents (`*`: all); `resetting`: a

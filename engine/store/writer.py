@@ -17,9 +17,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from engine.errors import AgentmuxError, StorageError
 from engine.files import Layout
@@ -40,8 +41,7 @@ _CHECKPOINT_EVERY = 1500
 """Events between two checkpoints: the WAL stays at a few megabytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """What a commit means for others: events written, tasks now claimable by agent, runs that
     lost their task and must end.
     """  # noqa: D205
@@ -51,8 +51,7 @@ class Committed:
     taken: Sequence[str] = ()
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     change: Change[Any]
     future: asyncio.Future[Any]
     dry_run: bool

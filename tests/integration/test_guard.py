@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from support.guards import SOURCE, HostProcess, all_gone, until
 
@@ -552,10 +553,13 @@ def variables(guard: Guard) -> dict[str, str]:
 
 
 def test_the_guard_loads_neither_store_nor_settings_nor_screen() -> None:
-    code = "import sys; sys.path.append(sys.argv[1])\n"
+    code = "import sys; sys.path += sys.argv[1:]\n"
     code += "import engine.processes.guardian; print(*sys.modules)"
     loaded = subprocess.run(
-        [sys.executable, "-PsBS", "-c", code, SOURCE], capture_output=True, text=True, check=True
+        [sys.executable, "-PsBS", "-c", code, SOURCE, str(Path(msgspec.__file__).parents[1])],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     assert "engine.processes.guardian" in loaded
     heavy = {

@@ -7,12 +7,12 @@ import signal
 import sqlite3
 import uuid
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.engines import Project, look_while_busy, suspend, until
 from support.program import agentmux
 from support.stores import a_task

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.doomed import dies
 from support.engines import ended, let_start, suspend, until
 from support.stage import staged

@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.doomed import GUARDED
 from support.engines import QUICK, Project, ended, until
 from support.reckoning import check_everything, check_nobody_is_left, leader_of

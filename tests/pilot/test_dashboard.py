@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from support.desk import desk
 from support.screens import FakeQueries, ago, busy, ended, event, running, task, worker
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.desk import Desk, desk
 from support.runs import ago, ended_run, process, run
 from support.screens import NOW, FakeEngine, busy, event, running, worker
@@ -70,7 +70,7 @@ async def shown(
 def set_worker(at: Desk, **more: object) -> None:
     rows = at.engine.queries.all_workers
     place = next(index for index, row in enumerate(rows) if row.id == WHO)
-    rows[place] = replace(rows[place], **more)  # type: ignore[arg-type]  # names of its fields
+    rows[place] = replace(rows[place], **more)
 
 
 async def tick(at: Desk, times: int = 1) -> None:

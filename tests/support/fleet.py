@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
 from support.lists import NOW
 from support.runs import ended_run, need, process, run
 from support.screens import FakeEngine, busy

@@ -7,11 +7,12 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from msgspec.structs import replace
 from support.engines import suspend, until
 from support.reckoning import SHAPES, acting, guards_of, has_no_zombie
 from support.stores import a_task, select

@@ -137,8 +137,8 @@ def test_refusals_of_very_many_kinds_do_not_flood() -> None:
 
 @given(
     st.lists(
-        st.builds(
-            Refusal, st.text(max_size=3), st.sampled_from(Code), st.sampled_from(["a", "'a' b"])
+        st.tuples(st.text(max_size=3), st.sampled_from(Code), st.sampled_from(["a", "'a' b"])).map(
+            lambda facts: Refusal(*facts)
         )
     )
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import astuple
 
 from engine.config import Config, ScreenConfig, ShellConfig, load_config, refuse_settings
 from engine.errors import Problem, StorageError, ValidationError
@@ -34,7 +34,7 @@ def problems_of(path: Path, text: str) -> tuple[Problem, ...]:
 def test_no_file_means_the_defaults_of_the_design(path: Path) -> None:
     config = load_config(path)
     assert config == Config()
-    assert dataclasses.astuple(config)[:5] == (600, 60, 5, 15, 5)
+    assert astuple(config)[:5] == (600, 60, 5, 15, 5)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "x-team: {any: thing}\n"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import sys
-from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from rich.cells import cell_len
 
 from engine.model import Reason, State

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import unquote
 
 import yaml
+from msgspec.structs import asdict
 
 from engine.config import Config, ScreenConfig, ShellConfig, load_config
 from engine.dag import parse_dag
@@ -56,8 +56,8 @@ def test_the_example_dag_is_refused_only_for_the_dep_that_it_does_not_show() -> 
 
 def test_the_settings_shown_are_the_defaults() -> None:
     shown_settings = yaml.safe_load(yaml_blocks()[1])
-    plain = {f.name: f.default for f in fields(Config) if f.name not in {"shell", "keys", "screen"}}
-    switches = {f.name: f.default for f in fields(ScreenConfig) if f.name != "ascii"}
+    plain = {k: v for k, v in asdict(Config()).items() if k not in {"shell", "keys", "screen"}}
+    switches = {k: v for k, v in asdict(ScreenConfig()).items() if k != "ascii"}
     assert shown_settings.pop("screen") == switches
     assert shown_settings.pop("keys")
     assert {k: v for k, v in shown_settings.items() if k != "shell"} == plain

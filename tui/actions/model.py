@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +40,7 @@ class Group(StrEnum):
     PROGRAM = "Program"
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Struct, frozen=True):
     """What an action would act on.
 
     `task` is a row that shows a task; `worker` the worker under the cursor, or the one that
@@ -72,8 +72,7 @@ class Selection:
         return self.place in {Place.WORKERS, Place.STALE, Place.WORKER}
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(Struct, frozen=True):
     """One thing that keys can do.
 
     `keys` are Textual's names, the first is the one shown. `places` are where the footer offers

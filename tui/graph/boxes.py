@@ -7,8 +7,9 @@ they are one. Knows nothing of places and lines.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -19,8 +20,7 @@ FAN = 6
 """Tasks of the same deps and dependents from which on they are folded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(Struct, frozen=True):
     """One task, or a folded fan. `deps` and `dependents` are places in `Boxes.boxes`, ascending.
 
     `missing` counts deps that are not in the picture: gone, or too far away.
@@ -42,8 +42,7 @@ class Box:
         return len(self.members) > 1
 
 
-@dataclass(frozen=True, slots=True)
-class Boxes:
+class Boxes(Struct, frozen=True):
     """All boxes in the order of the tasks. `at` finds a task's box; `fans` its fan, if any."""
 
     boxes: tuple[Box, ...] = ()

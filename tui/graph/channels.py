@@ -12,8 +12,9 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,7 @@ MOST_TRACKS = 24
 """Tracks of one channel at most; lines that find none are not drawn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wire:
+class Wire(Struct, frozen=True):
     """How one piece runs. `left` and `right` are its rows.
 
     `track` is None for a line straight through. With a `step`, the piece goes on `track` only as
@@ -44,8 +44,7 @@ class Wire:
         return max(-1 if self.track is None else self.track, self.second or -1) + 1
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(Struct, frozen=True):
     """All lines between a layer and the next, `wires[n]` for its n-th piece."""
 
     wires: tuple[Wire, ...]
@@ -61,8 +60,7 @@ def route(plan: Plan) -> tuple[Channel, ...]:
     return tuple(_channel(pieces, plan.row_of) for pieces in plan.pieces)
 
 
-@dataclass(slots=True)
-class _Tracks:
+class _Tracks(Struct):
     """Which rows of each track are taken: ascending starts, and the ends that go with them."""
 
     starts: list[list[int]] = field(default_factory=list)

@@ -12,9 +12,10 @@ are kept below a bound by not drawing the longest edges.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from math import floor
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,8 +30,7 @@ _STRAIGHT = 8.0
 """How much more a dummy's wish for a straight line counts than a box's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Net:
+class Net(Struct, frozen=True):
     """Lines from all of `sources`, which stand in one layer, to each of `targets`.
 
     `dummies[n]` is the item that stands for the net in the n-th layer after that of the sources.
@@ -42,8 +42,7 @@ class Net:
     dummies: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """The part of a net between two neighbouring layers: all of `left` with all of `right`."""
 
     net: int
@@ -51,8 +50,7 @@ class Piece:
     right: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Items are boxes by their place, then dummies. `layer_of` and `row_of` are by item.
 
     `layers` has the items of each layer from top to bottom, `pieces` those between a layer and

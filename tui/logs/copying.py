@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from tui.logs.file import LogFile
@@ -12,8 +13,7 @@ COPY_LIMIT = 1024 * 1024
 """Bytes that are copied at most: a terminal that takes more is rare."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(Struct, frozen=True):
     """Text to copy, how many lines it is, and whether there was more than is copied."""
 
     text: str

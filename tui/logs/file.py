@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 from array import array
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.files import open_regular
 from engine.text import clean_text
@@ -54,8 +55,7 @@ class News(StrEnum):
     """Another file, or other bytes: no offset of before means anything any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A line or a part of one: bytes `start` to `end`, with the line end.
 
     `begins` and `ends` say whether the line does so here; the last one of a file may not end.

@@ -6,8 +6,9 @@ Reads through a `LogFile`: for a thread. Where one is, is the business of `viewp
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from tui.logs.cells import row_starts, window
 
@@ -27,8 +28,7 @@ Place = tuple[int, int]
 """The start of a piece and a row of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One row on screen. `head` is its number, right-aligned, or empty.
 
     `continued`: it does not begin a line, but a part of one that was cut. `marks` are matches in

@@ -7,8 +7,9 @@ is linear in the text whatever the pattern; Python's own engine is not, and gets
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from engine.text import clean_text
 
@@ -40,8 +41,7 @@ class Needle(Protocol):
         """Return the first matches, at most `limit`; they do not overlap and are not empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlainNeedle:
+class PlainNeedle(Struct, frozen=True):
     """Text as it is; an upper-case letter in it makes case count."""
 
     text: str
@@ -132,8 +132,7 @@ def _lower(text: str) -> str:
     return text.replace("\u0130", "i").lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(Struct, frozen=True):
     """A place in a log: the piece that begins at byte `start`, and a character of its text."""
 
     start: int

@@ -6,8 +6,9 @@ the file. Reads through a `LogFile`: for a thread. Knows no widget, no colour an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from tui.logs.cells import span_cells
 from tui.logs.copying import COPY_LIMIT, Copied, copied
@@ -28,8 +29,7 @@ Whereabouts = tuple[Place, int]
 """The place at the top, and the piece that one is on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """All that is shown at one moment. Bytes `top` to `bottom` of `size` are on screen.
 
     `cursor` is the piece that one is on, `chosen` the first and the last piece that are selected.

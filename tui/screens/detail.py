@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from textual.containers import Container
 
 from engine.errors import TaskNotFound
@@ -31,8 +31,7 @@ _EXPLAINED_EVERY = 5
 """Ticks after which a task is read again though nothing was committed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """All that the screen shows, read together. `trouble` is why it could not be read again."""
 
     detail: TaskDetail | None = None

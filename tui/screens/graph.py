@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from msgspec import Struct
 from textual import on
 
 from engine.errors import TaskNotFound
@@ -48,16 +48,14 @@ _STARTS = (State.RUNNING, State.CLAIMED)
 _TASKS_KEPT = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Structure:
+class _Structure(Struct, frozen=True):
     """All that decides where things are: the tasks with their deps, and which fans are open."""
 
     shape: tuple[tuple[str, tuple[str, ...]], ...] = ()
     opened: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
+class _Layout(Struct, frozen=True):
     """Where things are; made in a thread."""
 
     boxes: Boxes

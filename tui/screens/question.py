@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from textual import events, on
 from textual.containers import Vertical
 from textual.content import Content
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 YES, NO, WAIT, KILL = "yes", "no", "wait", "kill"
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """One way to answer: its keys as Textual names them, how they are shown, what it means."""
 
     choice: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
+from msgspec import Struct
 from textual import on
 
 from engine.clock import to_iso
@@ -47,8 +47,7 @@ _TASKS_KEPT = 256
 _EVER = datetime(1970, 1, 2, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(Struct, frozen=True):
     """What was read: the runs that went on between two moments; `cut` if they were too many."""
 
     runs: tuple[RunRow, ...]

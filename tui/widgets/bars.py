@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from textual.message import Message
 
 from tui.widgets.cells import Cell, Line, Painter, Tone, line_width
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from textual.strip import Strip
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """A part of a bar. `name` is what a click on it means, empty for nothing.
 
     When room is short, pieces go in the order of `drop`, highest first; 0 stays for ever.

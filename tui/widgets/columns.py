@@ -5,8 +5,10 @@ Pure arithmetic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from engine.views import Order
 
@@ -17,8 +19,7 @@ GAP = 2
 """Empty cells between two columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """One column of a list.
 
     It has at least `least` cells, and as many as its widest text needs up to `most` (0: exactly
@@ -44,7 +45,7 @@ class Column:
     def __post_init__(self) -> None:
         """Name the column after its title where nobody gave it a name."""
         if not self.name:
-            object.__setattr__(self, "name", self.title)
+            force_setattr(self, "name", self.title)
 
 
 def visible(columns: Sequence[Column], hidden: Collection[str] = ()) -> list[int]:

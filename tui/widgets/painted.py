@@ -6,9 +6,9 @@ mouse do, and where rows come from, is known in `rows` and above.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
+from msgspec import Struct
 from rich.cells import cell_len
 from textual.geometry import Region
 from textual.scroll_view import ScrollView
@@ -34,8 +34,7 @@ _KEPT = 512
 """Painted lines that are remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Painted:
+class _Painted(Struct, frozen=True):
     """All that decides how a line looks."""
 
     cells: Line

@@ -7,9 +7,9 @@ cursor rests on the edge (the first row, or the newest at the end) and what is t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from msgspec import Struct
 from rich.cells import cell_len
 from textual.geometry import Size
 from textual.message import Message
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """What a list wants to be given: where it looks, and which row it must not lose.
 
     Rows `first` … `first + height` are on screen. `cursor` is the key of the chosen row, which
@@ -345,8 +344,7 @@ class RowList(PaintedRows[R]):
         self.move_to(self._total - 1 if at_end else max(first, min(self._cursor, last)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Unread:
+class _Unread(Struct, frozen=True):
     """Stands for the key of a row that has not been read yet; it is found by its place."""
 
     index: int

@@ -6,8 +6,9 @@ store, so that they fold to the rows. Where it stands depends on its deps: `adop
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from engine.clock import to_iso
 from engine.dag import to_definition
@@ -130,8 +131,7 @@ class AdoptedTask:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptedRun:
+class AdoptedRun(Struct, frozen=True):
     """The one run that is known of a task, in part a guess: the old table tells only its end."""
 
     id: str

@@ -8,8 +8,9 @@ files of both stores are the caller's.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from engine.clock import to_iso
 from engine.model import BROKEN, EventType, State
@@ -39,8 +40,7 @@ _BROKEN = "these deps are in no table, did not succeed and count as broken"
 _CIRCLE = "these deps run in a circle, and their tasks are blocked until the DAG is mended"
 
 
-@dataclass(frozen=True, slots=True)
-class Adopted:
+class Adopted(Struct, frozen=True):
     """What was taken over: tasks, and lines of the log. `notes` tell people what was odd."""
 
     tasks: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.store.transaction import dump
 
@@ -28,8 +29,7 @@ _MILLISECONDS = 1e11
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-@dataclass(slots=True)
-class Notes:
+class Notes(Struct):
     """What was odd, for people: a sentence for each kind, how often, and some examples."""
 
     _seen: dict[str, list[str]] = field(default_factory=dict)

@@ -7,8 +7,9 @@ in the event's data, and a line that says nothing we know is kept whole. Reads o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.clock import to_iso
 from engine.files import open_regular
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 _NOT_A_LETTER = re.compile(r"[^A-Z]+")
 
 
-@dataclass(slots=True)
-class Clue:
+class Clue(Struct):
     """What the old log says of a task: who took it last and when, how that ended, and why."""
 
     worker_id: str | None = None
@@ -34,8 +34,7 @@ class Clue:
     error: str | None = None
 
 
-@dataclass(slots=True)
-class History:
+class History(Struct):
     """The lines of an old log, one after the other, and what they say of each task."""
 
     now: datetime

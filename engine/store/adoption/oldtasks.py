@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from engine.model import NAME, State
 from engine.parsing.checks import Findings
@@ -34,8 +35,7 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
 _EMPTY = frozenset({"", "null"})
 
 
-@dataclass(slots=True)
-class OldTask:
+class OldTask(Struct):
     """A row of the old table. `state` is None if it is none of ours.
 
     `trouble` says why nobody can run the task before a human has looked. `error` is what the

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 from engine.commands import Step
 from engine.files import private
@@ -38,8 +39,7 @@ _BEYOND = (1 << 63) - 1
 _AT_ONCE = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
+class Rebuilt(Struct, frozen=True):
     """What was rebuilt. `events` are those of the log, `salvaged` those of the damaged database.
 
     `bad` lines are no events, or come a second time; `first_bad` says where the first one is.

@@ -17,10 +17,11 @@ What lines that are lost leave open is closed with new events, so that the log f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from engine.clock import from_iso, to_iso
 from engine.dag import from_definition
@@ -89,8 +90,7 @@ _NO_WAIT = {*_NO_ERROR, EventType.TASK_FAILED, EventType.TASK_CLAIMED}
 _AT_ONCE = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Refolded:
+class Refolded(Struct, frozen=True):
     """How many tasks there are now, how many the log names without their creation, and how many
     events had to be added for what lost ones had left open.
     """  # noqa: D205
@@ -100,8 +100,7 @@ class Refolded:
     added: int
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """What the row of a run needs beyond what the fold says of it."""
 
     claim: Event
@@ -109,8 +108,7 @@ class _Run:
     ended: Event | None = None
 
 
-@dataclass(slots=True)
-class _Life:
+class _Life(Struct):
     """What the row of a task needs beyond what the fold says of it."""
 
     created: Event
