@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, field
 
 from engine.parsing.checks import Findings, line_of_text, mapping, number, sequence, yes_or_no
-from engine.parsing.yamlfile import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from engine.parsing.checks import Check, Place
+    from engine.parsing.yamlfile import Document
 
 SETTINGS = "agentmux.yaml"
 HARMLESS = (
@@ -119,10 +119,9 @@ def load_config(path: Path) -> Config:
 
     """
     try:
-        text = read_text(path)
+        document = _parsed(path)
     except FileNotFoundError:
         return Config()
-    document = parse_yaml(text, str(path))
     findings = Findings()
     settings = _settings(document.value, findings)
     document.refuse(findings)
@@ -138,7 +137,15 @@ def refuse_settings(path: Path, wrong: Iterable[tuple[Place, str]]) -> None:
     for place, message in wrong:
         findings.add(place, message)
     if findings.items:
-        parse_yaml(read_text(path), str(path)).refuse(findings)
+        _parsed(path).refuse(findings)
+
+
+def _parsed(path: Path) -> Document:
+    if not path.exists():
+        raise FileNotFoundError(path)  # and no start pays for a parser that has nothing to do
+    from engine.parsing.yamlfile import parse_yaml, read_text  # noqa: PLC0415
+
+    return parse_yaml(read_text(path), str(path))
 
 
 def _settings(value: object, findings: Findings) -> dict[str, Any]:

@@ -150,8 +150,10 @@ class Front:
     async def changes(self) -> AsyncIterator[None]:
         """Yield once at once, then when the engine is open, then after every commit."""
         yield
-        engine = await self._opened()
-        async for _ in engine.changes():
+        await self.over.wait()
+        if self._engine is None:
+            return  # `failure` says why; nothing will change
+        async for _ in self._engine.changes():
             yield
 
     async def execute(

@@ -7,6 +7,7 @@ holds: leases and runs are never in a Textual worker.
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,12 +132,18 @@ class Dashboard(Commanding):
                 await self._attend()
             took = loop.time() - began
             self._resting = not self._due.is_set()
-            # Not before there is something to be seen: both at once would take twice as long.
-            self.call_after_refresh(self._engine.begin)
+            self.call_after_refresh(self._seen)
             try:
                 await asyncio.wait_for(self._urgent.wait(), max(self._pace, took * SHARE))
             except TimeoutError:
                 continue
+
+    def _seen(self) -> None:
+        """Go on with what would have held up the first picture."""
+        self._engine.begin()
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
 
     @property
     def at_rest(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from tui.screens.question import YES, demo_question
 from tui.styled import Styled
 
@@ -11,6 +13,7 @@ class Offer(Styled[bool]):
 
     def on_mount(self) -> None:
         """Ask."""
+        gc.enable()
         self.push_screen(demo_question(), self._answered)
 
     def _answered(self, choice: str | None) -> None:

@@ -82,7 +82,7 @@ def terms(fields: Fields) -> st.SearchStrategy[Term]:
         *choices,
         st.builds(_term, st.sampled_from(texts), TEXT, st.booleans()),
         st.builds(
-            lambda *facts: Term(*facts),
+            _term,
             st.sampled_from(texts),
             PATTERNS,
             st.booleans(),
@@ -109,7 +109,7 @@ def terms(fields: Fields) -> st.SearchStrategy[Term]:
     if TOOK in fields.kinds:
         found.append(
             st.builds(
-                lambda *facts: Term(*facts),
+                _term,
                 st.just(TOOK),
                 st.sampled_from([">90s", "<1.5m", ">9ms"]),
             )

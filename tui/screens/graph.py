@@ -100,7 +100,6 @@ class GraphScreen(ListingScreen):
 
     def on_mount(self) -> None:
         """Show the frame at once; the first look fills it."""
-        super().on_mount()
         self._caption()
 
     @property

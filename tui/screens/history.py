@@ -86,7 +86,6 @@ class HistoryScreen(ListingScreen):
         preferences = self.fitted.preferences
         self.rows.order = known_order(self.rows.columns, preferences.order(_REMEMBERED))
         self.rows.hidden = preferences.hidden(_REMEMBERED)
-        super().on_mount()
         self._caption()
 
     @property

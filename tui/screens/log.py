@@ -87,7 +87,6 @@ class LogScreen(PanedScreen):
 
     def on_mount(self) -> None:
         """Begin to follow the file."""
-        super().on_mount()
         self.set_interval(_POLL, self._poll)
         self.show()
 

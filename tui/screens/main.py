@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from tui.ports import Engine
 
 _PLACES = (Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE)
+_PATIENCE = 0.25
+"""Seconds that the first frame waits for the first rows."""
 _SLOW = 2.0
 """Seconds after which a refresh that has not come back is told to the user."""
 
@@ -82,6 +86,7 @@ class MainScreen(PanedScreen):
     def compose(self) -> ComposeResult:
         """Lay the panes out."""
         workers, tasks, events, stale = self._panes
+        self.add_class(*self.size_classes())
         yield self.head
         yield self.tabs
         with Container(id="body"):
@@ -93,7 +98,7 @@ class MainScreen(PanedScreen):
                 yield events
         yield self.keys
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:  # type: ignore[override]  # Textual awaits what can be awaited
         """Show the frame at once; the first snapshot fills it."""
         preferences = self.fitted.preferences
         self.task_rows.order = preferences.order("tasks")
@@ -101,8 +106,12 @@ class MainScreen(PanedScreen):
         names = [pane.id for pane in self._panes]
         if preferences.pane in names:
             self._current = names.index(preferences.pane)
-        super().on_mount()
         self._show_head()
+        # What is read before the first layout is in the first picture, and painted once. A store
+        # that is slow to read must not keep the frame away.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self.load(changed=True)
 
     def go_to(self, index: int) -> None:
         """Make a pane the current one, also of the next dashboard."""
@@ -304,7 +313,7 @@ class MainScreen(PanedScreen):
             news=self.news,
             opening=self._opening(),
         )
-        self.head.put(headline(self._picture, now, self.size.width, mood))
+        self.head.put(headline(self._picture, now, self.size.width or self.app.size.width, mood))
 
     def _opening(self) -> str:
         step = self._engine.opening

@@ -35,6 +35,7 @@ class PanedScreen(Screen[None]):
     """A screen of numbered panes, one of them the current one."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*bindings()]
+    AUTO_FOCUS = ""  # `on_mount` knows better
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (NARROW, "-normal"), (160, "-wide")]  # noqa: RUF012 - typed by Textual
     VERTICAL_BREAKPOINTS = [(0, "-low"), (34, "-mid"), (52, "-tall")]  # noqa: RUF012 - typed by Textual
 
@@ -122,6 +123,14 @@ class PanedScreen(Screen[None]):
         self._arrange()
         self.call_after_refresh(self._keep_focus)
 
+    def size_classes(self) -> Iterator[str]:
+        """Yield the classes of the breakpoints; set before it is styled, it is styled once."""
+        for breakpoints, size in (
+            (self.HORIZONTAL_BREAKPOINTS, self.app.size.width),
+            (self.VERTICAL_BREAKPOINTS, self.app.size.height),
+        ):
+            yield max((at, name) for at, name in breakpoints if at <= size)[1]
+
     def go_to(self, index: int) -> None:
         """Make a pane the current one."""
         self._current = index % len(self.panes)
@@ -203,7 +212,7 @@ class PanedScreen(Screen[None]):
 
     def refresh_bars(self) -> None:
         """Show the tabs and the footer as they are for what is selected now."""
-        if self.is_mounted:
+        if self.is_attached:
             self.keys.put(list(self._key_pieces()))
             self.tabs.put(list(self._tab_pieces()))
 

@@ -88,7 +88,6 @@ class TimelineScreen(ListingScreen):
 
     def on_mount(self) -> None:
         """Show the frame at once; the first look fills it."""
-        super().on_mount()
         self._caption()
 
     @property

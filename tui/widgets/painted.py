@@ -66,6 +66,7 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
         self._natural = [cell_len(column.title) for column in self._columns]
         self._vacant = frozenset(column.name for column in self._columns if column.rare)
         self._layout: list[tuple[int, int]] = []
+        self._width = -1
         self._lines: dict[int, _Painted] = {}
         self._strips: dict[_Painted, Strip] = {}
         self.given = False
@@ -133,11 +134,7 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
         """
         if not self.is_attached or not self.size:
             return
-        room = self.scrollable_content_region.width - self._edge - _RIGHT_EDGE
-        layout = fit(self._columns, self._natural, room, self._hidden | self._vacant)
-        if layout != self._layout:
-            self._layout = layout
-            self._lines.clear()
+        if self._fitted():
             self.refresh()
         for y in range(self.size.height):
             if only_ageing and y in self._lines and not self._ages_at(y):
@@ -146,6 +143,20 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
             if self._lines.get(y) != line:
                 self._lines[y] = line
                 self.refresh(Region(0, y, self.size.width, 1))
+
+    def _fitted(self) -> bool:
+        """Fit the columns into the width that there is; return whether they changed."""
+        width = self.scrollable_content_region.width
+        if width != self._width:
+            self._width = width
+            self._strips.clear()
+        room = width - self._edge - _RIGHT_EDGE
+        layout = fit(self._columns, self._natural, room, self._hidden | self._vacant)
+        if layout == self._layout:
+            return False
+        self._layout = layout
+        self._lines.clear()
+        return True
 
     # -- where things are ------------------------------------------------------------------
 
@@ -246,6 +257,8 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Paint one line of what is on screen."""
+        if self.scrollable_content_region.width != self._width:
+            self._fitted()  # painted before it was told of its size
         line = self._lines.get(y)
         if line is None:
             line = self._lines[y] = self._look(y)

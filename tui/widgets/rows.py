@@ -109,7 +109,7 @@ class RowList(PaintedRows[R]):
         """What to read next."""
         return Window(
             first=self.scroll_offset.y,
-            height=max(1, self._height),
+            height=self._height or max(1, self.app.size.height // 3),
             cursor=None if isinstance(self._chosen, _Unread) else self._chosen,
             cursor_at=self._cursor,
             at_end=self.following,
@@ -215,8 +215,6 @@ class RowList(PaintedRows[R]):
 
     def on_resize(self) -> None:
         """Lay out anew."""
-        self._lines.clear()
-        self._strips.clear()
         if self.following:
             self._scroll_to_row(self._total)
         elif self._chosen is not None:
