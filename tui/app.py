@@ -115,6 +115,7 @@ class Dashboard(Commanding):
                     if isinstance(screen, PanedScreen):
                         screen.needs = len(self._aside.facts.needs)
                         screen.refresh_bars()
+            await self._look_at_file()
             await asyncio.sleep(EVERY)
 
     @work(group="feed", exit_on_error=True)
@@ -166,9 +167,9 @@ class Dashboard(Commanding):
         if self._main.picture.trouble:
             self.ring(changed=True)
         self._main.quitting = self.leaving_words
-        self._look_at_file()
         self._note([])
-        self._remember()
+        if self.preferences.due or self.preferences.notices:
+            self._remember()
         for screen in self.screen_stack:
             if isinstance(screen, PanedScreen):
                 screen.tick()
@@ -199,7 +200,6 @@ class Dashboard(Commanding):
             self.say(notice, severity="warning")
         self.preferences.notices.clear()
 
-    @work(group="file", exclusive=True, exit_on_error=True)
     async def _look_at_file(self) -> None:
         """Say so when the DAG file on disk is another one than was seeded."""
         dag = self._main.picture.progress.value.dag
@@ -290,6 +290,7 @@ class Dashboard(Commanding):
     def open(self, target: Target) -> None:
         """Show another screen."""
         screen = screen_for(target, self._engine, watching=self._watching)
+        screen.needs = len(self._aside.facts.needs)
         self.push_screen(screen, lambda _: self.ring(changed=True, urgent=True))
         self.ring(changed=True, urgent=True)
 

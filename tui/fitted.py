@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import locale
 import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from msgspec import Struct, field
+from textual import on
 from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.driver import Driver
 
 from engine.config import ScreenConfig, load_config, settings_file
 from tui.glyphs import AsciiFilter, wants_ascii
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from textual.driver import Driver
     from textual.filter import LineFilter
 
     from tui.attendant import Word
@@ -62,6 +64,10 @@ class FittedApp(App[T]):
 
     # The palette is an action of ours; its keys are in the table.
     ENABLE_COMMAND_PALETTE = False
+    # In every program, also while one types or is asked something: no key of the table's.
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+z", "suspend_process", "Suspend", show=False, priority=True)
+    ]
 
     def __init__(self, fitting: Fitting | None = None) -> None:
         self.title_bar = TitleBar()  # needed while Textual builds the app
@@ -101,6 +107,11 @@ class FittedApp(App[T]):
     def get_driver_class(self) -> type[Driver]:
         """Return the platform's driver, with a title bar."""
         return self.title_bar.driver_class(super().get_driver_class())
+
+    @on(Driver.SignalResume)
+    def resumed(self) -> None:
+        """Paint all of the screen anew: after a suspension the terminal shows nothing of it."""
+        self.refresh(layout=True)
 
     def attend(self, word: Word) -> None:
         """Say what an attendant wants said, by whatever of it is switched on."""

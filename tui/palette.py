@@ -21,6 +21,7 @@ from engine.text import clean_text, cut_middle
 from tui import look
 from tui.actions.table import ACTIONS
 from tui.preferences import Switch
+from tui.screens.once import Once
 from tui.screens.paned import PanedScreen
 from tui.widgets.cells import cut_end, fitted
 
@@ -104,7 +105,7 @@ class Host(Protocol):
         """Turn a switch over."""
 
 
-class Palette(CommandPalette):
+class Palette(Once[None], CommandPalette):
     """The palette over the screen that is shown. Push it as any screen."""
 
     CSS_PATH = _STYLES / "palette.tcss"
@@ -118,7 +119,12 @@ class Palette(CommandPalette):
 
 
 class Everything(Provider):
-    """All that can be chosen: what is at hand first, then what the store has to be asked for."""
+    """All that can be chosen: what is at hand first, then what the store has to be asked for.
+
+    Of all of it one thing is done, once: enter pressed twice is one choice.
+    """
+
+    _chosen = False
 
     @property
     def _host(self) -> Host:
@@ -133,7 +139,10 @@ class Everything(Provider):
         """Offer every action, then the switches and the themes."""
         for entry in self._at_hand():
             yield DiscoveryHit(
-                entry.shown(), entry.chosen, text=entry.name, help=entry.told(self._room)
+                entry.shown(),
+                self._once(entry.chosen),
+                text=entry.name,
+                help=entry.told(self._room),
             )
 
     async def search(self, query: str) -> Hits:
@@ -150,12 +159,21 @@ class Everything(Provider):
                 yield Hit(
                     score,
                     entry.shown(offsets, matcher.match_style),
-                    entry.chosen,
+                    self._once(entry.chosen),
                     text=entry.name,
                     help=entry.told(self._room),
                 )
         async for hit in self._found(query):
             yield hit
+
+    def _once(self, chosen: Callable[[], object]) -> Callable[[], object]:
+        def choose() -> object:
+            if self._chosen:
+                return None
+            self._chosen = True
+            return chosen()
+
+        return choose
 
     # -- at hand ---------------------------------------------------------------------------
 
@@ -215,14 +233,14 @@ class Everything(Provider):
             symbol = look.task_symbol(task, now)
             called = "" if task.name == task.id else f" · {clean_text(task.name)}"
             words = f"{look.state_words(task, now)}{called}"
-            go = self._going("detail", task_id=task.id)
+            go = self._once(self._going("detail", task_id=task.id))
             yield _find(_FOUND - rank / 1000, f"{symbol} task", task.id, words, go, self._room)
         wanted = query.casefold()
         live = [w for w in workers if w.status in LIVE_WORKERS and wanted in w.id.casefold()]
         for rank, worker in enumerate(live[:MOST]):
             symbol = narrate.RUNNING if worker.task_id else look.IDLE
             words = f"works on {clean_text(worker.task_id)}" if worker.task_id else "idle"
-            go = self._going("worker", worker_id=worker.id)
+            go = self._once(self._going("worker", worker_id=worker.id))
             yield _find(
                 _FOUND - 0.5 - rank / 1000, f"{symbol} worker", worker.id, words, go, self._room
             )

@@ -96,13 +96,26 @@ class TitleBar:
         bar = self
 
         class Titled(base):  # type: ignore[valid-type, misc]  # which one it is, the platform says
+            _reading: object = None
+
             def start_application_mode(self) -> None:
+                if self._reading is not None:
+                    # Nobody hears of a SIGSTOP. Begun anew without an end, it would read keys
+                    # twice, and take its own way with the terminal for how it was before.
+                    self.stop_application_mode()
+                    self.close()
+                    self.send_message(self.SignalResume())
+                before = getattr(self, "_key_thread", None)
                 super().start_application_mode()
+                # In the background it comes back without having begun.
+                now = getattr(self, "_key_thread", None)
+                self._reading = now if now is not before else None
                 # Resumed in the background, a driver sleeps again and cannot write until it wakes.
                 with suppress(AssertionError, AttributeError):
                     bar._begin(self)
 
             def stop_application_mode(self) -> None:
+                self._reading = None
                 bar._end()
                 super().stop_application_mode()
 

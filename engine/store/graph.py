@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Rows = Callable[..., Awaitable[list[Any]]]
 
-MOST = 100_000
+MOST = 20_000
 """With more tasks left than this no path is reckoned: it would take longer to find than it is
 good for, and more memory than all else on the screen."""
 

@@ -101,8 +101,10 @@ def test_the_pager_has_the_terminal_alone_and_everything_else_goes_on(tmp_path: 
         terminal.child.send("P")
         terminal.until("PAGER SHOWS /")
         terminal.raw = ""
-        since = int(beats.read_text())
         end = time.monotonic() + 20
+        while not (beaten := beats.read_text()):  # it is just being written
+            assert time.monotonic() < end
+        since = int(beaten)
         while int(beats.read_text() or since) < since + 200:
             assert time.monotonic() < end, "the loop stands still while the pager is open"
             terminal.read()

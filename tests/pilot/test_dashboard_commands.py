@@ -306,6 +306,7 @@ async def test_a_reset_that_waits_can_be_given_up() -> None:
 async def news(at: Desk, *, shown: bool) -> None:
     async with asyncio.timeout(10):
         while ("changed: S" in at.lines[0]) is not shown:
+            await at.app._look_at_file()
             at.app.tick()
             await at.pilot.pause(0.02)
 
@@ -318,10 +319,7 @@ async def test_a_dag_file_that_changes_on_disk_is_offered_until_it_is_seeded(
     queries = busy()
     queries.dag = str(path)
     async with desk(queries, size=(160, 40)) as at:
-        at.app.tick()
-        async with asyncio.timeout(10):
-            while at.app._file is None:
-                await at.pilot.pause(0.01)
+        await at.app._look_at_file()
         path.write_text("tasks: [{id: a, agent: codex}]")
         await news(at, shown=True)
         planned(at, Receipt(done={"a": "created"}, counts={"created": 1}))
@@ -337,6 +335,7 @@ async def test_a_dashboard_that_only_watches_offers_no_reseed(tmp_path: Path) ->
     async with desk(queries, watching=True) as at:
         for _ in range(5):
             path.write_text(path.read_text() + " ")
+            await at.app._look_at_file()
             at.app.tick()
             await at.settle()
         assert "changed: S" not in at.screen

@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 from textual.widgets.selection_list import Selection
 
 from engine.text import clean_text
+from tui.screens.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ _MOVES: list[BindingType] = [
 ]
 
 
-class Choosing(ModalScreen[str | None]):
+class Choosing(Once[str | None], ModalScreen[str | None]):
     """Asks for one of some names; dismissed with it, or with None. `first`: where one begins."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
@@ -66,7 +67,7 @@ class Choosing(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-class Showing(ModalScreen[frozenset[str] | None]):
+class Showing(Once[frozenset[str] | None], ModalScreen[frozenset[str] | None]):
     """Asks which columns are shown; dismissed with those that are not, or None to change nothing.
 
     `columns` are (name, title, is shown), in order.

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from tui import look
 from tui.actions.model import Action, Group
 from tui.actions.table import ACTIONS, bindings
+from tui.screens.once import Once
 from tui.widgets.cells import Cell, Line, Tone, fitted, line_width, wrapped
 from tui.widgets.document import Document
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tui.keymap import Keymap
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Once[None], ModalScreen[None]):
     """Every action and every symbol, generated from the tables that make them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

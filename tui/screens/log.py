@@ -20,14 +20,14 @@ from tui.logs.file import Standing
 from tui.logs.search import Search
 from tui.logs.viewport import Viewport
 from tui.outside import PagerError, page
+from tui.panes.findline import FindLine
+from tui.panes.log import LogText
 from tui.panes.pane import Pane
 from tui.screens.paned import PanedScreen
 from tui.snapshot import explain
 from tui.styled import STYLES
 from tui.widgets.bars import Bar
-from tui.widgets.findline import FindLine
 from tui.widgets.gauge import Gauge
-from tui.widgets.logtext import LogText
 
 if TYPE_CHECKING:
     import os

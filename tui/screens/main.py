@@ -15,6 +15,7 @@ from engine.model import Event, EventType, State
 from engine.text import clean_text
 from tui import look
 from tui.actions.model import Place, Selection
+from tui.actions.table import BY_NAME
 from tui.aside import Facts
 from tui.headline import Mood, Pace, headline
 from tui.matching import Matching
@@ -260,7 +261,9 @@ class MainScreen(PanedScreen):
             self.stale_rows.put(stale)
         pane = self._panes[3]
         pane.set_class(bool(stale), "-alarm")
-        pane.caption("K kills, u releases" if stale else "", str(len(stale)), str(len(stale)))
+        kill, release = (self.fitted.keymap.shown(BY_NAME[n]) for n in ("kill", "release"))
+        todo = f"{kill} kills, {release} releases" if stale else ""
+        pane.caption(todo, str(len(stale)), str(len(stale)))
 
     def _trouble(self, rows: RowList[Any], section: Section[Any]) -> None:
         # Rows that were read once stay on screen; the line above says how old they are. While the

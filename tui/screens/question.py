@@ -11,6 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from engine.text import plural
+from tui.screens.once import Once
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Line, Tone, wrapped
 from tui.widgets.document import Document
@@ -44,7 +45,7 @@ def no(words: str = "no") -> Answer:
     return Answer(NO, ("n", "escape"), "n esc", words)
 
 
-class Question(ModalScreen[str]):
+class Question(Once[str], ModalScreen[str]):
     """Asks, and is dismissed with the choice of the answer."""
 
     def __init__(self, title: str, text: Layout, answers: Sequence[Answer]) -> None:
