@@ -162,9 +162,10 @@ def _states(command: Command, receipt: Receipt) -> list[str]:
 
 def _reset(command: Reset, receipt: Receipt) -> list[str]:
     seeded = {word: n for word, n in receipt.counts.items() if word != _WORKERS}
-    late = "is killed" if command.force else "makes it stop there, nothing reset"
+    late = "it is killed" if command.force else "it stops there and nothing is reset"
+    when = f"if one is alive after {command.timeout:g} s, {late}"
     return [
-        f"claims are held and all workers stopped (one alive after {command.timeout:g} s {late})",
+        f"claims are held and all workers stopped ({when})",
         f"then the log is rotated, the DAG seeded ({_sum(seeded)}) and claims go on",
     ]
 

@@ -169,10 +169,11 @@ async def _show(plan: Plan) -> int:
 
     try:
         fitting = await asyncio.to_thread(read_fitting, plan.project, plan.state_dir)
-    except ValidationError:
+    except ValidationError as error:
         if not plan.watching:
             raise
         fitting = Fitting()  # who only looks must see the fleet all the more
+        fitting.preferences.notices.append(f"the defaults are used: {error}")
     async with Front(
         plan.state_dir, project=plan.project, read_only=plan.watching, after=begin
     ) as front:

@@ -16,6 +16,7 @@ from textual.widgets import Input
 
 from engine.commands import Command, Reset, Seed
 from engine.errors import AgentmuxError
+from engine.model import Event, EventType
 from engine.text import clean_text
 from engine.views import Progress
 from tui.actions.table import BY_NAME
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from textual import events
     from textual.screen import Screen
 
-    from engine.model import Event
     from tui.fitted import Fitting
     from tui.ports import Engine
 
@@ -40,6 +40,8 @@ PACE = 0.25
 SHARE = 3.0
 """Times as long as a refresh took, the dashboard rests before the next: a store that is slow to
 read is not read all the time."""
+_OF_LISTS = frozenset({"sort", "reverse", "columns", "mark", "mark_all"})
+"""Actions that only some lists know; elsewhere they must not act on a list that one cannot see."""
 RECHECK = 5
 """Ticks after which workers are looked at again: a process that was killed commits nothing."""
 
@@ -69,6 +71,7 @@ class Dashboard(Commanding):
         self._ear = Ear()
         self._attendant = Attendant()
         self._file: DagFile | None = None
+        self._seeded = False
 
     def get_default_screen(self) -> Screen[None]:
         """Open on the dashboard, with no empty screen before it."""
@@ -183,6 +186,7 @@ class Dashboard(Commanding):
                 self._progress = await queries.progress()
         except AgentmuxError:
             return  # the panes say so
+        self._seeded = self._seeded or any(e.type is EventType.SEEDED for e in events)
         if self._top is self._main:
             self._progress = self._main.picture.progress.value
         self._note(events)
@@ -207,7 +211,8 @@ class Dashboard(Commanding):
             return
         if self._file is None or str(self._file.path) != dag:
             self._file = await asyncio.to_thread(DagFile, Path(dag))
-        elif self._main.seeded():
+        elif self._seeded:
+            self._seeded = False
             await asyncio.to_thread(self._file.know)
         changed = await asyncio.to_thread(self._file.changed)
         self._main.news = f"{clean_text(self._file.path.name)} changed: S" if changed else ""
@@ -262,6 +267,11 @@ class Dashboard(Commanding):
                 return
             if target := target_of(name, selection):
                 self.open(target)
+                return
+            if name == "filter" and not hasattr(screen, "action_filter"):
+                name = "palette"  # what is typed next must not act on anything
+            elif name in _OF_LISTS and selection.place not in action.places:
+                self.say(f"{action.label or name} is for lists that can do it", severity="warning")
                 return
         await self._do(name)
 

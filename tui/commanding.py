@@ -154,8 +154,11 @@ class Commanding(Styled[None]):
     @work(group="commands", exit_on_error=True)
     async def add_worker(self, agent: str | None) -> None:
         """Start one more worker for an agent; ask for which if it is not clear."""
-        counts = await self._engine.queries.agent_counts()
-        agents = list(counts)
+        try:
+            agents = list(await self._engine.queries.agent_counts())
+        except AgentmuxError as error:
+            self.say(str(error), severity="error")
+            return
         if not agents:
             self.say("no tasks, so no agent to work for: seed a DAG first", severity="warning")
             return

@@ -82,7 +82,7 @@ def worker_about(
     lines += section("Who", width)
     lines += pair("agent", clean_text(worker.agent), width)
     alive = "alive" if worker.alive else "gone"
-    fate = "ends with this worker" if worker.own_process else "goes on without this worker"
+    fate = "ends with this worker" if worker.own_process else "shared with other work"
     lines += pair("process", f"pid {worker.pid}, {alive}, {fate}", width)
     since = f"{look.day_time(worker.started_at, now)}, {look.since(worker.started_at, now)} ago"
     lines += pair("since", since, width)

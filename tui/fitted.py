@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 from textual import on
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -82,6 +83,8 @@ class FittedApp(App[T]):
         terminal = os.environ.get("TERM", "")
         self._ascii = wants_ascii(self.settings.ascii, locale.getencoding(), terminal)
         self._in_ascii = AsciiFilter()
+        if self._ascii:
+            self.keymap = replace(self.keymap, plain=True)
         for theme in OURS:
             self.register_theme(theme)
         name = starting_theme(

@@ -42,6 +42,7 @@ class Mood(Struct, frozen=True):
     late: float = 0.0
     rate: float | None = None
     path: float | None = None
+    workers: bool = True
     news: str = ""
     opening: str = ""
 
@@ -84,7 +85,7 @@ def _speed(progress: Progress, mood: Mood) -> list[Piece]:
         pieces.append(Piece(((spark, Tone.DONE),), drop=9))
     if mood.rate is not None:
         pieces.append(Piece(((f"{_short(mood.rate)}/min", Tone.TEXT),), drop=5))
-    left = time_left(progress, mood.rate, mood.path)
+    left = time_left(progress, mood.rate, mood.path, workers=mood.workers)
     return [*pieces, Piece((left,), drop=4)] if left[0] else pieces
 
 
@@ -157,6 +158,8 @@ class Pace:
             span = (end - start).total_seconds()
             if span >= _ENOUGH and after > before:
                 return (after - before) / span * _MINUTE
+            if span >= _MINUTE - _ENOUGH:
+                return 0.0  # a whole minute was seen, and nothing got done in it
         # Leading minutes without work do not count, nor does the running one if it lowers the mean.
         busy = list(recent[-6:])
         while busy and not busy[0]:
@@ -175,11 +178,13 @@ def sparkline(recent: Sequence[int]) -> str:
     return "".join(_BARS[math.ceil(count / best * (len(_BARS) - 1))] for count in recent[first:])
 
 
-def time_left(progress: Progress, rate: float | None, path: float | None = None) -> Cell:
+def time_left(
+    progress: Progress, rate: float | None, path: float | None = None, *, workers: bool = True
+) -> Cell:
     """Say when the work will be over, as far as one can tell, or that it is.
 
     It takes as long as the critical path, and as long as the rate needs for all of it. While
-    nothing can start, nobody can tell.
+    nothing can start, for one because there are no `workers`, nobody can tell.
     """
     counts = progress.by_state
     over = sum(counts.get(state, 0) for state in FINISHED) + counts.get(State.BLOCKED, 0)
@@ -190,8 +195,8 @@ def time_left(progress: Progress, rate: float | None, path: float | None = None)
         estimates = [left / rate * 60 if rate else None, path]
         seconds = max((one for one in estimates if one is not None), default=None)
         active = sum(counts.get(state, 0) for state in ACTIVE)
-        stands = ALL_AGENTS in progress.held or not (active or progress.ready)
-        known = seconds is not None and rate is not None and not stands
+        stands = ALL_AGENTS in progress.held or not (active or (progress.ready and workers))
+        known = seconds is not None and bool(rate) and not stands
         return (f"~{age(seconds or 0)} left" if known else "", Tone.TEXT)
     missed = progress.total - counts.get(State.DONE, 0)
     if missed:

@@ -49,9 +49,13 @@ _EVERYWHERE = frozenset(Place)
 
 
 class Keymap(Struct, frozen=True):
-    """The keys in force. `chosen` has what differs from the table, in Textual's names."""
+    """The keys in force. `chosen` has what differs from the table, in Textual's names.
+
+    `plain`: keys are written in ASCII.
+    """
 
     chosen: Keyring = field(default_factory=dict)
+    plain: bool = False
 
     def keys_of(self, action: Action) -> tuple[str, ...]:
         """Return the keys that do an action, the one to show first."""
@@ -59,11 +63,15 @@ class Keymap(Struct, frozen=True):
 
     def shown(self, action: Action) -> str:
         """Return the key of an action as footer and palette write it."""
-        return written(self.keys_of(action)[0])
+        return self._written(self.keys_of(action)[0])
 
     def all_shown(self, action: Action) -> tuple[str, ...]:
         """Return all keys of an action as the help writes them, none of them twice."""
-        return tuple(dict.fromkeys(written(key) for key in self.keys_of(action)))
+        return tuple(dict.fromkeys(map(self._written, self.keys_of(action))))
+
+    def _written(self, key: str) -> str:
+        text = written(key)
+        return text if text.isascii() or not self.plain else key
 
     def overrides(self) -> dict[str, str]:
         """Return what `App.set_keymap` wants: keys by the id of a binding."""

@@ -166,11 +166,13 @@ def why(
     held: Collection[str] = (),
     notes: Mapping[str, str] | None = None,
     known: Mapping[str, State] | None = None,
+    idle: Mapping[str, bool] | None = None,
 ) -> str:
     """Say in a few words what a task does now, or why it does nothing.
 
     `notes` has what workers said of their task, by its id. `known` are the states of other tasks
-    as far as they were read, so that a task can name the deps that stand in its way.
+    as far as they were read, so that a task can name the deps that stand in its way. `idle` says
+    of each agent that has workers whether one of them has nothing to do; None: nobody knows.
     """
     known = known or {}
     if task.state in ACTIVE:
@@ -181,12 +183,16 @@ def why(
             return "blocked by " + ", ".join(map(clean_text, broken))
         return narrate.describe_reasons(task.reasons, task.error)
     if task.state is State.READY:
-        return _why_not_yet(task, now, held, known)
+        return _why_not_yet(task, now, held, known, idle)
     return clean_text(task.error or "")
 
 
 def _why_not_yet(
-    task: TaskRow, now: datetime, held: Collection[str], known: Mapping[str, State]
+    task: TaskRow,
+    now: datetime,
+    held: Collection[str],
+    known: Mapping[str, State],
+    idle: Mapping[str, bool] | None,
 ) -> str:
     if task.pending:
         unmet = [dep for dep in task.deps if known.get(dep) is not State.DONE]
@@ -200,7 +206,16 @@ def _why_not_yet(
         return "its former run is being ended"
     if is_held(task.agent, held):
         return "claims are held"
-    return f"ready for a {clean_text(task.agent)} worker"
+    return _ready_for(task, idle)
+
+
+def _ready_for(task: TaskRow, idle: Mapping[str, bool] | None) -> str:
+    agent = clean_text(task.agent)
+    if idle is None:
+        return f"ready for a {agent} worker"
+    if task.agent not in idle:
+        return f"ready, but no {agent} worker is there"
+    return f"ready, as the limits of {agent} allow" if idle[task.agent] else f"waits for {agent}"
 
 
 def why_tone(task: TaskRow) -> Tone:

@@ -47,12 +47,12 @@ _MANY = 2000
 """Subjects that are listed one by one; more are only counted."""
 _TITLES: dict[type[Command], str] = {
     Kill: "Kill",
-    KillWorkers: "Kill workers",
+    KillWorkers: "Kill",
     Cancel: "Cancel",
     Release: "Release",
     Retry: "Retry",
     Purge: "Purge",
-    Stop: "Stop workers",
+    Stop: "Stop",
     Seed: "Reseed",
     Reset: "Reset",
     Hold: "Hold",
@@ -143,6 +143,8 @@ def _ends(receipt: Receipt, grace: float) -> Iterator[str]:
 def _goes_on(command: Command, receipt: Receipt, workers: Sequence[WorkerRow]) -> Iterator[str]:
     """Name the processes that do not end, though one could think so."""
     known = {worker.id: worker for worker in workers}
+    if isinstance(command, Purge):
+        yield "their runs leave the history, too; what depends on them stays blocked"
     if isinstance(command, Kill | Cancel | Release | Purge):
         for name in list(dict.fromkeys(end.worker_id for end in receipt.ends))[:_RUNS]:
             pid = f" (process {known[name].pid})" if name in known else ""
@@ -151,7 +153,7 @@ def _goes_on(command: Command, receipt: Receipt, workers: Sequence[WorkerRow]) -
         for name in list(receipt.done)[:_RUNS]:
             worker = known.get(name)
             if worker is not None and not worker.own_process:
-                yield f"process {worker.pid} goes on: it is not the only worker's of {name}"
+                yield f"process {worker.pid} stays: it has other work than {name}'s"
 
 
 def _listing(receipt: Receipt, width: int) -> Iterator[Line]:

@@ -157,7 +157,7 @@ async def test_a_long_plan_scrolls_and_can_still_be_answered() -> None:
         await at.press("S")
         assert "300 updated" in at.screen
         assert "task-299" not in at.screen
-        assert "y ⏎ reseed" in at.screen
+        assert "y enter reseed" in at.screen
         await at.press("G")
         assert "task-299" in at.screen
         await at.press("y")

@@ -44,6 +44,7 @@ class Written:
         """Where the cursor was put: column and row."""
         self.modes: dict[str, bool] = {}
         """Modes that were switched, and whether they are on."""
+        self.bells = 0
         self.balance: Counter[str] = Counter()
         """What was put aside and not brought back: titles and ways of the keyboard."""
         for found in _TOKEN.finditer(self._text):
@@ -60,8 +61,14 @@ class Written:
             self._take_osc(token, found["words"])
         elif found["csi"]:
             self._take_csi(token, found)
-        elif token not in {"\r", "\n", "\x07"}:
+        elif token == "\x07":
+            self.bells += 1
+        elif token not in {"\r", "\n"} or self._is_lone(found):
             self.foreign[token] += 1
+
+    def _is_lone(self, found: re.Match[str]) -> bool:
+        """Say whether it is a CR that begins no line: the terminal makes CR LF of each LF."""
+        return found.group() == "\r" and self._text[found.end() : found.end() + 1] != "\n"
 
     def _take_osc(self, token: str, words: str) -> None:
         kind, _, rest = words.partition(";")

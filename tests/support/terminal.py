@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import termios
 import time
@@ -22,8 +23,10 @@ ESC = "\x1b"
 PATIENCE = 40.0
 """Seconds until a wait has failed; what is waited for takes a few, on a busy machine more."""
 DASHBOARD = (sys.executable, "-m", "tui")
-_KEYBOARD = (b"\x1b[>25u", b"\x1b[<u")
-"""What pyte does not know, and would write down as text."""
+_UNSEEN = re.compile(rb"\x1b\[(?:[0-9;]*m|[>0-9;]*u|<u)")
+"""Colours, which cost most of the time and are asked for nowhere, and what pyte does not know."""
+_BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*)?\Z")
+"""A sequence of which the end is yet to come."""
 
 
 class Terminal:
@@ -64,21 +67,15 @@ class Terminal:
         return "\n".join(self.lines)
 
     def _feed(self) -> None:
-        # Not halves of what pyte is not to see.
-        upto = len(self.written)
-        tail = self.written[-8:].rfind(b"\x1b[")
-        if tail >= 0 and any(one.startswith(self.written[-8:][tail:]) for one in _KEYBOARD):
-            upto -= len(self.written[-8:]) - tail
-        data = self.written[self._fed : upto]
-        self._fed = max(upto, self._fed)
-        for unknown in _KEYBOARD:
-            data = data.replace(unknown, b"")
-        self._stream.feed(data)
+        cut = _BEGUN.search(self.written, max(self._fed, len(self.written) - 64))
+        upto = cut.start() if cut else len(self.written)
+        self._stream.feed(_UNSEEN.sub(b"", self.written[self._fed : upto]))
+        self._fed = upto
 
     def read(self) -> bool:
         """Take in what the program writes within a moment; return whether it has ended."""
         try:
-            self.written += self.child.read_nonblocking(65536, timeout=0.1)
+            self.written += self.child.read_nonblocking(65536, timeout=0.05)
         except pexpect.TIMEOUT:
             return False
         except pexpect.EOF:

@@ -99,9 +99,11 @@ def test_a_plan_says_what_becomes_of_processes_and_of_tasks(
 def test_the_plan_of_a_reset_says_what_comes_after_what_and_who_decides() -> None:
     receipt = Receipt(True, {"w1": "stopped"}, (), {"workers stopped": 1, "created": 2})
     gentle = receipts.plan(Reset(), receipt)
-    assert "all workers stopped (one alive after 15 s makes it stop there" in gentle
+    assert "all workers stopped (if one is alive after 15 s, it stops there" in gentle
     assert gentle.endswith("the DAG seeded (2 created) and claims go on")
-    assert "one alive after 3 s is killed" in receipts.plan(Reset(force=True, timeout=3), receipt)
+    assert "if one is alive after 3 s, it is killed" in receipts.plan(
+        Reset(force=True, timeout=3), receipt
+    )
 
 
 def test_a_receipt_names_the_first_subjects_and_counts_the_rest() -> None:

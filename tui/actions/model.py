@@ -97,7 +97,7 @@ class Action(Struct, frozen=True):
         """Return what the footer calls the action here; `needs` counts what needs a person."""
         match self.name:
             case "attention" if needs:
-                return f"{needs:,} need{'s' if needs == 1 else ''} you"
+                return f"{needs:,} to settle"
             case "hold" if selection.held:
                 return "resume"
             case "detail" if selection.place is Place.HISTORY:

@@ -40,12 +40,20 @@ class TasksList(RowList[TaskRow]):
         self._held: Collection[str] = ()
         self._notes: Mapping[str, str] = {}
         self._known: Mapping[str, State] = {}
+        self._idle: Mapping[str, bool] | None = None
 
     def facts(
-        self, held: Collection[str], notes: Mapping[str, str], known: Mapping[str, State]
+        self,
+        held: Collection[str],
+        notes: Mapping[str, str],
+        known: Mapping[str, State],
+        idle: Mapping[str, bool] | None,
     ) -> None:
-        """Say what else is known: held agents, workers' notes by task, states of tasks."""
-        self._held, self._notes, self._known = held, notes, known
+        """Say what else is known: held agents, workers' notes by task, states of tasks.
+
+        `idle`: whether an agent that has workers has an idle one; None if nobody knows.
+        """
+        self._held, self._notes, self._known, self._idle = held, notes, known, idle
 
     def key_of(self, row: TaskRow) -> str:
         """Return the task's id."""
@@ -61,7 +69,9 @@ class TasksList(RowList[TaskRow]):
         symbol = look.task_symbol(row, now)
         tone = look.tone_of(symbol)
         quiet = Tone.DIM if row.state in {State.DONE, State.CANCELLED} else Tone.TEXT
-        reason = look.why(row, now, held=self._held, notes=self._notes, known=self._known)
+        reason = look.why(
+            row, now, held=self._held, notes=self._notes, known=self._known, idle=self._idle
+        )
         return (
             (symbol, tone),
             (clean_text(row.id), tone),

@@ -9,9 +9,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import OptionList, SelectionList
+from textual.widgets import OptionList
 from textual.widgets.option_list import Option
-from textual.widgets.selection_list import Selection
 
 from engine.text import clean_text
 from tui.screens.once import Once
@@ -47,7 +46,7 @@ class Choosing(Once[str | None], ModalScreen[str | None]):
         """Lay the names out."""
         with Vertical(id="choosing", classes="dialog") as box:
             box.border_title = Content(self._title)
-            box.border_subtitle = Content("⏎ chooses, esc leaves")
+            box.border_subtitle = Content("enter chooses, esc leaves")
             yield self._List(*(Option(Content(clean_text(name))) for name in self._names))
 
     def on_mount(self) -> None:
@@ -67,7 +66,7 @@ class Choosing(Once[str | None], ModalScreen[str | None]):
         self.dismiss(None)
 
 
-class Showing(Once[frozenset[str] | None], ModalScreen[frozenset[str] | None]):
+class Showing(ModalScreen[frozenset[str] | None]):
     """Asks which columns are shown; dismissed with those that are not, or None to change nothing.
 
     `columns` are (name, title, is shown), in order.
@@ -75,30 +74,46 @@ class Showing(Once[frozenset[str] | None], ModalScreen[frozenset[str] | None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Leave", show=False),
+        Binding("space", "turn", "Show or hide", show=False, priority=True),
         Binding("enter", "keep", "Keep", show=False, priority=True),
     ]
 
-    class _List(SelectionList[str]):
+    class _List(OptionList):
         BINDINGS: ClassVar[list[BindingType]] = _MOVES
 
     def __init__(self, title: str, columns: Sequence[tuple[str, str, bool]]) -> None:
         super().__init__()
         self._title = title
-        self._columns = columns
+        self._titles = {name: column for name, column, _ in columns}
+        self._shown = {name: shown for name, _, shown in columns}
 
     def compose(self) -> ComposeResult:
         """Lay the columns out."""
         with Vertical(id="choosing", classes="dialog") as box:
             box.border_title = Content(self._title)
-            box.border_subtitle = Content("space shows or hides, ⏎ keeps, esc leaves")
-            yield self._List(
-                *(Selection(Content(title), name, shown) for name, title, shown in self._columns)
-            )
+            box.border_subtitle = Content("space shows or hides, enter keeps, esc leaves")
+            yield self._List(*(Option(self._line(name)) for name in self._titles))
+
+    def on_mount(self) -> None:
+        """Begin at the first."""
+        self.query_one(OptionList).highlighted = 0
+
+    def _line(self, name: str) -> Content:
+        # Told apart without colours, too.
+        return Content(f"{'✓' if self._shown[name] else ' '} {self._titles[name]}")
+
+    def action_turn(self) -> None:
+        """Show the column under the cursor, or hide it."""
+        listed = self.query_one(OptionList)
+        if listed.highlighted is None:
+            return
+        name = list(self._titles)[listed.highlighted]
+        self._shown[name] = not self._shown[name]
+        listed.replace_option_prompt_at_index(listed.highlighted, self._line(name))
 
     def action_keep(self) -> None:
         """Be done with it."""
-        shown = set(self.query_one(self._List).selected)
-        self.dismiss(frozenset(name for name, _, _ in self._columns if name not in shown))
+        self.dismiss(frozenset(name for name, shown in self._shown.items() if not shown))
 
     def action_leave(self) -> None:
         """Change nothing."""

@@ -207,7 +207,7 @@ class HistoryScreen(ListingScreen):
 
     def action_sort(self) -> None:
         """Sort by the next column on screen."""
-        self.sort(next_order(self.rows.columns, self.rows.order, self.rows.hidden))
+        self.sort(next_order(self.rows.columns, self.rows.order, self.rows.unseen))
 
     def action_reverse(self) -> None:
         """Turn the order round."""

@@ -11,7 +11,7 @@ from textual import on
 from textual.containers import Container
 
 from engine.filters import EVENT_FIELDS, TASK_FIELDS, Filter, likely_meant, parse_filter
-from engine.model import Event, EventType, State
+from engine.model import Event, State
 from engine.text import clean_text
 from tui import look
 from tui.actions.model import Place, Selection
@@ -55,7 +55,6 @@ class MainScreen(PanedScreen):
         self._matching: Matching | None = None
         self._pace = Pace()
         self._asked_at: float | None = None
-        self._seeded = 0
         self.facts = Facts()
         self.recheck = False
         self.quitting = ""
@@ -208,12 +207,23 @@ class MainScreen(PanedScreen):
             picture.progress.value.held,
             {w.task_id: w.note for w in picture.workers.value if w.task_id is not None},
             {task.id: task.state for task in page.rows},
+            self._idle(),
         )
         self._trouble(self.task_rows, picture.tasks)
         self.task_rows.empty = self._nothing(self.task_rows, self.where)
         self.task_rows.put(
             page.rows, offset=page.offset, total=page.total, cursor_at=page.cursor_at
         )
+
+    def _idle(self) -> dict[str, bool] | None:
+        """Say of each agent that has live workers whether one of them has nothing to do."""
+        if self._picture.workers.read_at is None:
+            return None
+        idle: dict[str, bool] = {}
+        for worker in self._picture.workers.value:
+            if look.is_live(worker) and worker.alive:
+                idle[worker.agent] = idle.get(worker.agent, False) or worker.task_id is None
+        return idle
 
     @staticmethod
     def _nothing(rows: RowList[Any], where: Filter) -> str:
@@ -225,13 +235,6 @@ class MainScreen(PanedScreen):
             else likely_meant(where, EVENT_FIELDS)
         )
         return f"nothing matches {clean_text(str(where))}: {meant or 'esc clears the filter'}"
-
-    def seeded(self) -> bool:
-        """Say whether somebody has seeded since this was asked last, as far as events show it."""
-        rows = self._picture.events.value.rows
-        newest = max((e.seq for e in rows if e.type is EventType.SEEDED), default=0)
-        before, self._seeded = self._seeded, max(newest, self._seeded)
-        return self._seeded > before
 
     def tell(self, facts: Facts) -> None:
         """Show what is known beside the picture."""
@@ -305,7 +308,8 @@ class MainScreen(PanedScreen):
             waited = self._engine.clock.monotonic() - self._asked_at
             late = waited if waited > _SLOW else 0.0
         progress = self._picture.progress.value
-        self._pace.note(now, progress.by_state.get(State.DONE, 0))
+        if self._picture.progress.read_at is not None:
+            self._pace.note(now, progress.by_state.get(State.DONE, 0))
         mood = Mood(
             watching=self._watching,
             quitting=self.quitting,
@@ -313,6 +317,7 @@ class MainScreen(PanedScreen):
             late=late,
             rate=self._pace.per_minute(progress.recent),
             path=self._path_left(),
+            workers=any(look.is_live(worker) for worker in self._picture.workers.value),
             news=self.news,
             opening=self._opening(),
         )
@@ -462,7 +467,7 @@ class MainScreen(PanedScreen):
     def action_sort(self) -> None:
         """Sort by the next column."""
         rows = self.task_rows
-        self.sort(next_order(rows.columns, rows.order, rows.hidden))
+        self.sort(next_order(rows.columns, rows.order, rows.unseen))
 
     def action_columns(self) -> None:
         """Choose the columns of the tasks."""

@@ -37,7 +37,7 @@ class Answer(Struct, frozen=True):
 
 def yes(words: str = "yes") -> Answer:
     """Return the answer that goes ahead."""
-    return Answer(YES, ("y", "enter", "ctrl+c"), "y ⏎", words)
+    return Answer(YES, ("y", "enter", "ctrl+c"), "y enter", words)
 
 
 def no(words: str = "no") -> Answer:

@@ -118,6 +118,12 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
         self.repaint()
 
     @property
+    def unseen(self) -> frozenset[str]:
+        """The names of the columns that are not on screen, for whatever reason."""
+        seen = {index for index, _ in self._layout}
+        return frozenset(c.name for index, c in enumerate(self._columns) if index not in seen)
+
+    @property
     def order(self) -> Order:
         """How the rows that are handed in are sorted: the header says it, the owner does it."""
         return self._order
