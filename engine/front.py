@@ -148,7 +148,10 @@ class Front:
         return [] if self._engine is None else self._engine.notices
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yield once at once, then when the engine is open, then after every commit."""
+        """Yield once at once, then when the engine is open, then after every commit.
+
+        Nothing follows if it could not be opened: `failure` says why.
+        """
         yield
         await self.over.wait()
         if self._engine is None:

@@ -72,6 +72,7 @@ class Dashboard(Commanding):
         self._attendant = Attendant()
         self._file: DagFile | None = None
         self._seeded = False
+        self._dag = ""
 
     def get_default_screen(self) -> Screen[None]:
         """Open on the dashboard, with no empty screen before it."""
@@ -184,15 +185,16 @@ class Dashboard(Commanding):
             events = await self._ear.listen(queries)
             if self._top is not self._main:
                 self._progress = await queries.progress()
-        except AgentmuxError:
-            return  # the panes say so
+        except Exception:  # noqa: BLE001 - whatever a query throws, the panes say so
+            return
         self._seeded = self._seeded or any(e.type is EventType.SEEDED for e in events)
         if self._top is self._main:
             self._progress = self._main.picture.progress.value
         self._note(events)
 
     def _note(self, events: list[Event]) -> None:
-        needs, now = len(self._aside.facts.needs), self._engine.clock.monotonic()
+        needs = len(self._aside.facts.needs) if self._aside.knows_needs else None
+        now = self._engine.clock.monotonic()
         self.attend(self._attendant.note(self._progress, events, needs, now))
 
     @work(group="preferences", exclusive=True, exit_on_error=True)
@@ -209,8 +211,8 @@ class Dashboard(Commanding):
         dag = self._main.picture.progress.value.dag
         if not dag or self._watching:
             return
-        if self._file is None or str(self._file.path) != dag:
-            self._file = await asyncio.to_thread(DagFile, Path(dag))
+        if self._file is None or self._dag != dag:
+            self._dag, self._file = dag, await asyncio.to_thread(DagFile, Path(dag))
         elif self._seeded:
             self._seeded = False
             await asyncio.to_thread(self._file.know)
@@ -220,7 +222,7 @@ class Dashboard(Commanding):
     def up_to_date(self, command: Command) -> None:
         """Take the DAG file for known once it was seeded, or would change nothing."""
         if isinstance(command, Seed | Reset) and self._file is not None:
-            self._file.know()
+            self._seeded = True  # the next look takes it for known, off the event loop
             self._main.news = ""
 
     @property
@@ -273,7 +275,10 @@ class Dashboard(Commanding):
             elif name in _OF_LISTS and selection.place not in action.places:
                 self.say(f"{action.label or name} is for lists that can do it", severity="warning")
                 return
-        await self._do(name)
+        try:
+            await self._do(name)
+        except AgentmuxError as error:
+            self.say(str(error), severity="error")
 
     async def _do(self, name: str) -> None:
         screen = self.screen
@@ -294,8 +299,10 @@ class Dashboard(Commanding):
                 await screen.run_action(f"pane({name[-1]})")
             case _ if BY_NAME[name].local:
                 await self.run_action(BY_NAME[name].local, self.focused)
-            case _:
+            case _ if hasattr(screen, f"action_{name}"):
                 await screen.run_action(name)
+            case _:
+                self.say(f"{BY_NAME[name].label or name}: not on this screen", severity="warning")
 
     def open(self, target: Target) -> None:
         """Show another screen."""

@@ -5,9 +5,11 @@ Each costs more than a look at a window, so none of them holds a refresh up.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.views import AttentionRow, CriticalPath
 
@@ -46,6 +48,8 @@ class Aside:
         self._needs_at = self._path_at = float("-inf")
         self._changed_for_needs = self._changed_for_path = True
         self.facts = Facts()
+        self.knows_needs = False
+        """Whether `facts.needs` was ever read."""
 
     def changed(self) -> None:
         """Note that the store has changed."""
@@ -54,18 +58,23 @@ class Aside:
     async def look(self) -> bool:
         """Look at what is due. Return whether anything is different now."""
         before, now = self.facts, self._engine.clock.monotonic()
-        usage, needs = before.usage, before.needs
-        path, path_at = before.path, before.path_at
-        try:
-            usage = await self._engine.usage()
-            if self._changed_for_needs or now - self._needs_at >= NEEDS_EVERY:
-                self._changed_for_needs, self._needs_at = False, now
+        with suppress(Exception):
+            self.facts = replace(self.facts, usage=await self._engine.usage())
+        if self._changed_for_needs or now - self._needs_at >= NEEDS_EVERY:
+            self._changed_for_needs, self._needs_at = False, now
+            try:
                 needs = tuple(await self._engine.attention())
-            if self._changed_for_path and now - self._path_at >= PATH_EVERY:
-                self._changed_for_path, self._path_at = False, now
-                path_at = self._engine.clock.now()
+            except Exception:  # noqa: BLE001 - see the class
+                self._changed_for_needs = True
+            else:
+                self.facts, self.knows_needs = replace(self.facts, needs=needs), True
+        if self._changed_for_path and now - self._path_at >= PATH_EVERY:
+            self._changed_for_path, self._path_at = False, now
+            moment = self._engine.clock.now()
+            try:
                 path = await self._engine.queries.critical_path()
-        except Exception:  # noqa: BLE001 - see the class
-            self._changed_for_needs = self._changed_for_path = True
-        self.facts = Facts(usage, needs, path, path_at)
+            except Exception:  # noqa: BLE001 - see the class
+                self._changed_for_path = True
+            else:
+                self.facts = replace(self.facts, path=path, path_at=moment)
         return self.facts != before

@@ -149,19 +149,23 @@ class Attendant:
         self._left: int | None = None  # unfinished tasks at the last look
         self._end: Toast | None = None  # that the work is over, until there is room to say so
 
-    def note(self, progress: Progress, events: Sequence[Event], attention: int, now: float) -> Word:
+    def note(
+        self, progress: Progress, events: Sequence[Event], attention: int | None, now: float
+    ) -> Word:
         """Take in what happened, and return what to say.
 
-        `events` came since the last call, `attention` counts what needs a person now; `now` is
-        in seconds of a clock that only goes forward. Call it after each refresh and, so that
-        nothing gathered waits for the next event, once a second.
+        `events` came since the last call, `attention` counts what needs a person now, None while
+        nobody has looked; `now` is in seconds of a clock that only goes forward. Call it after
+        each refresh and, so that nothing gathered waits for the next event, once a second.
         """
         for event in events:
             self._gathered.add(event)
         self._look_whether_over(progress)
-        return Word(title(progress, attention), self._rings(attention, now), self._toasts(now))
+        return Word(title(progress, attention or 0), self._rings(attention, now), self._toasts(now))
 
-    def _rings(self, attention: int, now: float) -> bool:
+    def _rings(self, attention: int | None, now: float) -> bool:
+        if attention is None:
+            return False
         # What was there at the start is in the title; who opens a dashboard looks at it.
         if self._known is None or attention <= self._known:
             self._known = attention

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import work
+from textual.widgets import Input
 
 from engine.commands import AddWorkers, Command, KillWorkers, Receipt, Reset
 from engine.errors import AgentmuxError
@@ -33,6 +34,8 @@ from tui.styled import Styled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from textual.screen import Screen
+
     from engine.commands import Step
     from tui.fitted import Fitting
     from tui.ports import Engine
@@ -47,6 +50,7 @@ class Commanding(Styled[None]):
         super().__init__(fitting)
         self._engine = engine
         self._leaving = False
+        self._asks_to_leave = False
 
     @property
     def engine(self) -> Engine:
@@ -71,9 +75,10 @@ class Commanding(Styled[None]):
 
         `done` is called once something was carried out.
         """
+        where = self.screen
         for command in commands:
             try:
-                if asks and not await self._agreed(command):
+                if asks and not await self._agreed(command, where):
                     break
                 receipt = await self._execute(command)
             except AgentmuxError as error:
@@ -90,8 +95,12 @@ class Commanding(Styled[None]):
     def up_to_date(self, command: Command) -> None:
         """Note that what a command asks for is so now."""
 
-    async def _agreed(self, command: Command) -> bool:
-        """Show what a command would do and ask; where it would do nothing, only say so."""
+    async def _agreed(self, command: Command, where: Screen[Any]) -> bool:
+        """Show what a command would do and ask; where it would do nothing, only say so.
+
+        Somebody who went on to another screen, or types, is not asked: the next key is meant for
+        something else, and could be a yes.
+        """
         receipt = await self._engine.execute(command, dry_run=True)
         workers = await self._engine.queries.workers()
         plan = plan_of(command, receipt, grace=self._engine.config.grace, workers=workers)
@@ -100,6 +109,9 @@ class Commanding(Styled[None]):
             self.say("\n".join(refused) or "nothing would change", severity="warning")
             if not refused:
                 self.up_to_date(command)
+            return False
+        if self.screen is not where or isinstance(self.focused, Input):
+            self.say(f"{plan.title}: not asked, for you went on; press its key again")
             return False
         answers = (yes(plan.title.lower()), no("leave it")) if plan.changes else (no("back"),)
         return await self.push_screen_wait(Question(plan.title, plan.text, answers)) == YES
@@ -177,15 +189,21 @@ class Commanding(Styled[None]):
         """Quit as `q` does."""
         self.leave()
 
-    @work(group="leaving", exclusive=True, exit_on_error=True)
+    @work(group="leaving", exit_on_error=True)
     async def leave(self) -> None:
         """Quit; ask first while runs of this process are alive."""
+        if self._asks_to_leave:
+            return
         runs = self._engine.active_runs()
         if not runs:
             self.exit()
             return
         question = hurry_question(runs) if self._leaving else quit_question(runs)
-        choice = await self.push_screen_wait(question)
+        self._asks_to_leave = True
+        try:
+            choice = await self.push_screen_wait(question)
+        finally:
+            self._asks_to_leave = False
         if choice != NO:
             self._stop(choice)
 

@@ -14,7 +14,7 @@ from engine.text import clean_text
 from engine.views import Order, Progress, TaskRow, WorkerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Hashable, Iterator
     from datetime import datetime
 
     from engine.filters import Filter
@@ -40,7 +40,8 @@ class Section(Struct, Generic[T], frozen=True):
 class Page(Struct, Generic[T], frozen=True):
     """A window of a long list: `rows[0]` is row `offset` of `total`.
 
-    `cursor_at` is where the chosen row is now; None if nobody has chosen one, or it is gone.
+    `cursor_at` is where the row `cursor` is now, which was the chosen one when this was asked
+    for; None if nobody had chosen one, or it is gone.
     `complete` is false while a filter has not looked at everything yet.
     """
 
@@ -49,6 +50,7 @@ class Page(Struct, Generic[T], frozen=True):
     total: int = 0
     cursor_at: int | None = None
     complete: bool = True
+    cursor: Hashable | None = None
 
 
 class Wants(Struct, frozen=True):
@@ -150,7 +152,7 @@ async def _tasks(queries: Queries, wants: Wants) -> Page[TaskRow]:
     offset, limit = wants.tasks.moved(cursor_at)
     offset = min(offset, max(0, total - limit))
     rows = await queries.tasks(wants.where, limit=limit, offset=offset, order=wants.order)
-    return Page(tuple(rows), offset, total, cursor_at)
+    return Page(tuple(rows), offset, total, cursor_at, cursor=wants.tasks.cursor)
 
 
 async def _events(queries: Queries, wants: Wants) -> Page[Event]:
@@ -171,4 +173,4 @@ async def _events(queries: Queries, wants: Wants) -> Page[Event]:
     else:
         rows = await queries.events_at(matching.seqs[offset : offset + limit])
         cursor_at = matching.place(window.cursor) if isinstance(window.cursor, int) else None
-    return Page(tuple(rows), offset, total, cursor_at, complete)
+    return Page(tuple(rows), offset, total, cursor_at, complete, window.cursor)

@@ -205,7 +205,7 @@ def test_a_second_dashboard_watches_and_steers_nothing(project: Path) -> None:
 
 def test_what_another_process_commits_is_shown(project: Path) -> None:
     with terminal(project, "long.yaml", "--workers", "0") as at:
-        at.shows("ready for a codex worker")
+        at.shows("no codex worker is there")
         subprocess.run(
             [sys.executable, "-m", "engine.cli", "hold"],
             cwd=project,
@@ -243,7 +243,7 @@ def test_the_offered_demo_starts_after_yes(tmp_path: Path) -> None:
 
 def test_a_resize_storm_ends_in_the_right_layout(project: Path) -> None:
     with terminal(project, "long.yaml", "--workers", "0") as at:
-        at.shows("ready for a codex worker")
+        at.shows("no codex worker is there")
         for columns in (80, 120, 60, 200, 99, 100, 80):
             at.child.setwinsize(30, columns)
         at._screen.resize(30, 80)

@@ -62,7 +62,16 @@ def kill(selection: Selection) -> str | None:
 
 def release(selection: Selection) -> str | None:
     """Refuse to release a task that no worker holds."""
-    return watching(selection) or (None if selection.marked else _needs_holder(selection))
+    if reason := watching(selection) or _marks_workers(selection):
+        return reason
+    return None if selection.marked else _needs_holder(selection)
+
+
+def _marks_workers(selection: Selection) -> str | None:
+    """Refuse for marked workers what is done to tasks."""
+    if selection.marked and selection.of_workers:
+        return "the marks are on workers, and this is for tasks: esc takes the marks away"
+    return None
 
 
 def _needs_holder(selection: Selection) -> str | None:
@@ -78,7 +87,7 @@ def _needs_holder(selection: Selection) -> str | None:
 
 def cancel(selection: Selection) -> str | None:
     """Refuse to cancel what is over."""
-    if reason := watching(selection):
+    if reason := watching(selection) or _marks_workers(selection):
         return reason
     if selection.marked:
         return None

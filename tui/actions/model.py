@@ -68,7 +68,7 @@ class Selection(Struct, frozen=True):
     def of_workers(self) -> bool:
         """Whether rows and marks here are workers; in a mixed list, the one under the cursor."""
         if self.place is Place.ATTENTION:
-            return self.task is None and self.worker is not None
+            return self.opens is None and self.worker is not None
         return self.place in {Place.WORKERS, Place.STALE, Place.WORKER}
 
 

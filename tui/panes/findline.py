@@ -79,4 +79,5 @@ class FindLine(Horizontal):
     def left(self, event: Input.Blurred) -> None:
         """Put the line away when something else is clicked."""
         event.stop()
-        self.display = False
+        if self.app.app_focus:  # else it is the terminal that lost it, and gives it back
+            self.display = False

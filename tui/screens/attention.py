@@ -109,7 +109,11 @@ class AttentionScreen(ListingScreen):
         offset = min(offset, max(0, len(needs) - limit))
         self.rows.trouble = never_read(self._needs)
         self.rows.put(
-            needs[offset : offset + limit], offset=offset, total=len(needs), cursor_at=cursor_at
+            needs[offset : offset + limit],
+            offset=offset,
+            total=len(needs),
+            cursor_at=cursor_at,
+            cursor=window.cursor,
         )
 
     async def _read_tasks(self, known: dict[str, TaskRow | None]) -> dict[str, TaskRow | None]:

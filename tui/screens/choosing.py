@@ -28,12 +28,26 @@ _MOVES: list[BindingType] = [
 ]
 
 
+class _Paged(OptionList):
+    """Pages only once it was laid out: Textual's own raises where there was no room for that."""
+
+    def action_page_down(self) -> None:
+        """Go down by a screenful."""
+        if self.size:
+            super().action_page_down()  # type: ignore[no-untyped-call]  # Textual's
+
+    def action_page_up(self) -> None:
+        """Go up by a screenful."""
+        if self.size:
+            super().action_page_up()  # type: ignore[no-untyped-call]  # Textual's
+
+
 class Choosing(Once[str | None], ModalScreen[str | None]):
     """Asks for one of some names; dismissed with it, or with None. `first`: where one begins."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
 
-    class _List(OptionList):
+    class _List(_Paged):
         BINDINGS: ClassVar[list[BindingType]] = _MOVES
 
     def __init__(self, title: str, names: Sequence[str], first: str | None = None) -> None:
@@ -66,7 +80,7 @@ class Choosing(Once[str | None], ModalScreen[str | None]):
         self.dismiss(None)
 
 
-class Showing(ModalScreen[frozenset[str] | None]):
+class Showing(Once[frozenset[str] | None], ModalScreen[frozenset[str] | None]):
     """Asks which columns are shown; dismissed with those that are not, or None to change nothing.
 
     `columns` are (name, title, is shown), in order.
@@ -78,7 +92,7 @@ class Showing(ModalScreen[frozenset[str] | None]):
         Binding("enter", "keep", "Keep", show=False, priority=True),
     ]
 
-    class _List(OptionList):
+    class _List(_Paged):
         BINDINGS: ClassVar[list[BindingType]] = _MOVES
 
     def __init__(self, title: str, columns: Sequence[tuple[str, str, bool]]) -> None:

@@ -123,7 +123,13 @@ class HistoryScreen(ListingScreen):
             if where:
                 words = likely_meant(where, RUN_FIELDS) or self._way_out
                 self.rows.empty = f"no run matches {clean_text(str(where))}: {clean_text(words)}"
-            self.rows.put(page.rows, offset=page.offset, total=page.total, cursor_at=page.cursor_at)
+            self.rows.put(
+                page.rows,
+                offset=page.offset,
+                total=page.total,
+                cursor_at=page.cursor_at,
+                cursor=page.cursor,
+            )
             self.chose()
             self.refresh_bars()
 

@@ -104,4 +104,4 @@ async def read_runs(queries: Queries, where: Filter, order: Order, window: Windo
     offset, limit = window.moved(cursor_at)
     offset = min(offset, max(0, total - limit))
     rows = await queries.runs(where=where, limit=limit, offset=offset, order=order)
-    return Page(tuple(rows), offset, total, cursor_at)
+    return Page(tuple(rows), offset, total, cursor_at, cursor=window.cursor)

@@ -27,7 +27,7 @@ from tui.panes.workers import WorkersList
 from tui.screens.paned import PanedScreen
 from tui.snapshot import Section, Snapshot, Wants, take
 from tui.widgets.bars import Bar
-from tui.widgets.columns import next_order, reversed_order
+from tui.widgets.columns import known_order, next_order, reversed_order
 from tui.widgets.filterline import FilterLine
 from tui.widgets.rows import RowList
 
@@ -101,7 +101,7 @@ class MainScreen(PanedScreen):
     async def on_mount(self) -> None:  # type: ignore[override]  # Textual awaits what can be awaited
         """Show the frame at once; the first snapshot fills it."""
         preferences = self.fitted.preferences
-        self.task_rows.order = preferences.order("tasks")
+        self.task_rows.order = known_order(self.task_rows.columns, preferences.order("tasks"))
         self.task_rows.hidden = preferences.hidden("tasks")
         names = [pane.id for pane in self._panes]
         if preferences.pane in names:
@@ -132,6 +132,13 @@ class MainScreen(PanedScreen):
     def where(self) -> Filter:
         """The filter of the task pane."""
         return self.task_filter.where
+
+    @property
+    def _shows_what_is_asked(self) -> bool:
+        wants = self._picture.wants
+        return wants is not None and (
+            (wants.where, wants.order) == (self.where, self.task_rows.order)
+        )
 
     @property
     def _rows(self) -> RowList[Any]:
@@ -185,7 +192,11 @@ class MainScreen(PanedScreen):
             self._trouble(self.event_rows, picture.events)
             self.event_rows.empty = self._nothing(self.event_rows, self.event_filter.where)
             self.event_rows.put(
-                events.rows, offset=events.offset, total=events.total, cursor_at=events.cursor_at
+                events.rows,
+                offset=events.offset,
+                total=events.total,
+                cursor_at=events.cursor_at,
+                cursor=events.cursor,
             )
             self._caption()
             self._show_head()
@@ -198,7 +209,6 @@ class MainScreen(PanedScreen):
         self.worker_rows.put(live)
         names = {worker.id for worker in live}
         self.worker_rows.keep_marks(names)
-        self.stale_rows.keep_marks(names)
 
     def _show_tasks(self) -> None:
         picture = self._picture
@@ -212,7 +222,11 @@ class MainScreen(PanedScreen):
         self._trouble(self.task_rows, picture.tasks)
         self.task_rows.empty = self._nothing(self.task_rows, self.where)
         self.task_rows.put(
-            page.rows, offset=page.offset, total=page.total, cursor_at=page.cursor_at
+            page.rows,
+            offset=page.offset,
+            total=page.total,
+            cursor_at=page.cursor_at,
+            cursor=page.cursor,
         )
 
     def _idle(self) -> dict[str, bool] | None:
@@ -262,6 +276,7 @@ class MainScreen(PanedScreen):
         stale = self._stale_workers()
         if stale or self.stale_rows.total or not self.stale_rows.given:
             self.stale_rows.put(stale)
+            self.stale_rows.keep_marks({worker.id for worker in stale})
         pane = self._panes[3]
         pane.set_class(bool(stale), "-alarm")
         kill, release = (self.fitted.keymap.shown(BY_NAME[n]) for n in ("kill", "release"))
@@ -344,7 +359,7 @@ class MainScreen(PanedScreen):
         about: dict[str, Any] = {
             "held": self._picture.progress.value.held,
             "watching": self._watching,
-            "marked": tuple(map(str, self._rows.marked)),
+            "marked": self._rows.marked,  # the lists with marks have keys of text
         }
         if place in {Place.WORKERS, Place.STALE}:
             worker = (self.worker_rows if place is Place.WORKERS else self.stale_rows).current
@@ -353,7 +368,8 @@ class MainScreen(PanedScreen):
         if place is Place.EVENTS:
             event: Event | None = self.event_rows.current
             return Selection(place, opens=event.task_id if event is not None else None, **about)
-        task = self.task_rows.current
+        # Rows of another filter or order are still on screen: no key may act on one of those.
+        task = self.task_rows.current if self._shows_what_is_asked else None
         holder = task.claimed_by if task is not None else None
         known = (w for w in self._picture.workers.value if w.id == holder)
         opens = task.id if task is not None else None

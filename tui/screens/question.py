@@ -35,14 +35,14 @@ class Answer(Struct, frozen=True):
     words: str
 
 
-def yes(words: str = "yes") -> Answer:
-    """Return the answer that goes ahead."""
-    return Answer(YES, ("y", "enter", "ctrl+c"), "y enter", words)
+def yes(words: str = "yes", *more: str) -> Answer:
+    """Return the answer that goes ahead; `more` are further keys for it."""
+    return Answer(YES, ("y", "enter", *more), "y enter", words)
 
 
 def no(words: str = "no") -> Answer:
     """Return the answer that changes nothing."""
-    return Answer(NO, ("n", "escape"), "n esc", words)
+    return Answer(NO, ("n", "escape", "ctrl+c"), "n esc", words)
 
 
 class Question(Once[str], ModalScreen[str]):
@@ -128,7 +128,7 @@ def quit_question(runs: int) -> Question:
             "Killing ends them at once: their tasks are FAILED.",
         ),
         (
-            yes("stop and release"),
+            yes("stop and release", "ctrl+c"),
             Answer(WAIT, ("w",), "w", "wait for them"),
             Answer(KILL, ("K",), "K", "kill"),
             Answer(NO, ("n", "escape"), "esc", "stay"),
@@ -142,7 +142,7 @@ def hurry_question(runs: int) -> Question:
         "Quit",
         sentences(f"Waiting for {plural(runs, 'run')} to end; nothing new starts here."),
         (
-            yes("stop and release now"),
+            yes("stop and release now", "ctrl+c"),
             Answer(KILL, ("K",), "K", "kill"),
             Answer(NO, ("n", "escape"), "esc", "keep waiting"),
         ),
@@ -158,5 +158,5 @@ def demo_question() -> Question:
             "Watch the bundled demo? It works for about a minute in a temporary folder, "
             "which is removed when you quit. Nothing here is touched.",
         ),
-        (yes("start the demo"), Answer(NO, ("n", "escape"), "esc", "quit")),
+        (yes("start the demo"), Answer(NO, ("n", "escape", "ctrl+c"), "esc", "quit")),
     )

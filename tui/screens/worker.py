@@ -180,7 +180,13 @@ class WorkerScreen(ListingScreen):
             )
             self.process_rows.put(self._processes.value)
             self.rows.trouble = never_read(self._runs)
-            self.rows.put(page.rows, offset=page.offset, total=page.total, cursor_at=page.cursor_at)
+            self.rows.put(
+                page.rows,
+                offset=page.offset,
+                total=page.total,
+                cursor_at=page.cursor_at,
+                cursor=page.cursor,
+            )
             self.events_text.show(laid_out(lambda width: event_lines(events, width)))
             self._caption()
             self.refresh_bars()

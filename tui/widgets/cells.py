@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
@@ -74,11 +74,9 @@ def wrapped(text: str, width: int) -> list[str]:
             continue
         if line:
             lines.append(line)
-        while cell_len(word) > width > 1:
-            head = set_cell_size(word, width).rstrip()
-            lines.append(head)
-            word = word[len(head) :]  # noqa: PLW2901 - what is left of this word
-        line = word
+        # In one go: cutting one piece after the other off costs the square of the length.
+        *full, line = chop_cells(word, width) if cell_len(word) > width > 1 else [word]
+        lines += full
     return [*lines, line]
 
 

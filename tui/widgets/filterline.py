@@ -138,4 +138,5 @@ class FilterLine(Horizontal):
     def left(self, event: Input.Blurred) -> None:
         """Put the line away when something else is clicked; the pane then says what holds."""
         event.stop()
-        self.close()
+        if self.app.app_focus:  # else it is the terminal that lost it, and gives it back
+            self.close()

@@ -122,11 +122,15 @@ class RowList(PaintedRows[R]):
         offset: int = 0,
         total: int | None = None,
         cursor_at: int | None = None,
+        cursor: Hashable | None = None,
     ) -> None:
         """Show these rows: `rows[0]` is row `offset` of `total`.
 
-        `cursor_at` is where the chosen row is now; without it the row is looked for in `rows`.
+        `cursor_at` is where the row `cursor` is now. If that is no longer the chosen one, for
+        somebody moved on while this was read, the chosen one is looked for in `rows`.
         """
+        if cursor != self._chosen:
+            cursor_at = None
         before = self._cursor
         self.given = True
         self._rows, self._offset = rows, offset
