@@ -161,25 +161,6 @@ def storm(at: Terminal, last: tuple[int, int]) -> None:
     at.resize(*last)
 
 
-@pytest.mark.parametrize("last", [(120, 40), (80, 24)], ids=["120x40", "80x24"])
-# The axis of the timeline moves with the time: no picture of it comes again.
-@pytest.mark.parametrize("screen", [name for name in SCREENS if name != "timeline"])
-def test_a_resize_storm_ends_in_the_picture_for_the_last_size(
-    worked: Project, screen: str, last: tuple[int, int]
-) -> None:
-    keys, sign = SCREENS[screen]
-    with dashboard(worked.folder, size=last) as at:
-        at.shows("third")
-        at.press(keys)
-        at.shows(sign)
-        before = likeness(at.settle())
-        storm(at, last)
-        at.until(lambda text: likeness(text) == before, f"picture as before:\n{before}\n")
-        at.press(CTRL_Q)
-        assert at.ended() == 0
-    assert not Written(at.written).foreign
-
-
 # -- keys that come faster than the screen ---------------------------------------------------
 
 

@@ -91,7 +91,6 @@ def press(*keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
         pytest.param(("space", "j", "space", "o"), id="marked"),
         pytest.param(("a",), id="choosing"),
         pytest.param(("v",), id="columns"),
-        pytest.param(("3", "/", *"type:failed"), id="event-filter"),
     ],
 )
 def test_screen(
@@ -149,15 +148,3 @@ def test_quit(snap_compare: Compare, tmp_path: Path, size: tuple[int, int], them
     engine = fleet(tmp_path / "state")
     engine.runs = 2
     assert snap_compare(_app(engine, theme), terminal_size=size, run_before=press("q"))
-
-
-@themes
-@sizes
-def test_palette(snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str) -> None:
-    app = _app(fleet(tmp_path / "state"), theme)
-
-    async def search(pilot: Pilot[None]) -> None:
-        await press(":", *"race")(pilot)
-        await pilot.pause(0.5)
-
-    assert snap_compare(app, terminal_size=size, run_before=search)
