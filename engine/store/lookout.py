@@ -9,7 +9,7 @@ from engine.clock import from_iso, to_iso
 from engine.machine import ENDING_SECONDS, LONGEST_BACKOFF
 from engine.model import ProcessId
 from engine.store.claims import CLAIMABLE, RUNNING
-from engine.store.rows import ActiveRun, EndingRun, LiveWorker
+from engine.store.rows import HOLDS, ActiveRun, EndingRun, LiveWorker
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -108,9 +108,9 @@ class Lookout:
     async def workers(self) -> list[LiveWorker]:
         """Return every worker that says it is live, with the run that it holds."""
         rows = await self._rows(
-            "SELECT w.id, w.agent, w.pid, w.pid_started, w.own_process, t.id, t.run_id"
-            " FROM workers w LEFT JOIN tasks t ON t.state IN ('CLAIMED', 'RUNNING')"
-            " AND t.claimed_by = w.id WHERE w.status IN ('live', 'stopping') ORDER BY w.id"
+            "SELECT w.id, w.agent, w.pid, w.pid_started, w.own_process, t.id, t.run_id,"
+            " w.status = 'stopping'"
+            f" FROM workers w {HOLDS} WHERE w.status IN ('live', 'stopping') ORDER BY w.id"
         )
         return [LiveWorker.read(row) for row in rows]
 
@@ -118,7 +118,7 @@ class Lookout:
         """Return (id, agent, host) of every worker that says it is live and holds nothing."""
         rows = await self._rows(
             "SELECT id, agent, pid, pid_started FROM workers w WHERE status IN ('live', 'stopping')"
-            " AND NOT EXISTS (SELECT 1 FROM tasks WHERE state IN ('CLAIMED', 'RUNNING')"
-            "  AND claimed_by = w.id)"
+            " AND NOT EXISTS (SELECT 1 FROM tasks INDEXED BY held"
+            "  WHERE state IN ('CLAIMED', 'RUNNING') AND claimed_by = w.id)"
         )
         return [(row[0], row[1], ProcessId(row[2], row[3])) for row in rows]

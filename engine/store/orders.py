@@ -45,11 +45,13 @@ class Ordered(Struct, frozen=True):
 class Orders(Struct):
     """What an order did to each task, or why not.
 
-    `blocked` and `unblocked` count the tasks that others carried with them.
+    `blocked` and `unblocked` count the tasks that others carried with them. `mended` are those
+    of `done` that a retry of what they depend on has made READY: their attempts are as before.
     """
 
     done: dict[str, Ordered] = field(default_factory=dict)
     refused: dict[str, AgentmuxError] = field(default_factory=dict)
+    mended: set[str] = field(default_factory=set)
     blocked: int = 0
     unblocked: int = 0
 
@@ -130,7 +132,7 @@ def kill_held(tx: Transaction, *, worker_id: str, host: ProcessId) -> Orders:
     # A claim of this very transaction has no row yet that says whose it is.
     tx.flush_runs()
     rows = tx.db.execute(
-        "SELECT t.id FROM tasks t JOIN runs r ON r.id = t.run_id"
+        "SELECT t.id FROM tasks t INDEXED BY held JOIN runs r ON r.id = t.run_id"
         " WHERE t.state IN ('CLAIMED', 'RUNNING') AND t.claimed_by = ?"
         " AND r.host_pid = ? AND r.host_started = ?",
         (worker_id, host.pid, host.started),
@@ -150,9 +152,12 @@ def _take_run(tx: Transaction, task: Held, outcome: Outcome) -> dict[str, object
 def retry(tx: Transaction, *, task_ids: Sequence[str], downstream: bool = False) -> Orders:
     """Give finished or BLOCKED `human` tasks a fresh count of attempts.
 
-    Each is READY then, or BLOCKED for what else holds it up. `downstream`: and what depends on
-    them, as far as it is finished or runs (that is refused); what waits anyway is left alone.
+    Each is READY then, or BLOCKED for what else holds it up. One that was BLOCKED by nothing but
+    what is retried with it is READY by that: it counts as done, not as refused. `downstream`: and
+    what depends on them, as far as it is finished or runs (that is refused); what waits anyway is
+    left alone.
     """
+    before = _states(tx, task_ids)
     orders = each(tx, _deps_first(tx, task_ids), _retry)
     if downstream:
         below = [
@@ -168,9 +173,20 @@ def retry(tx: Transaction, *, task_ids: Sequence[str], downstream: bool = False)
         orders.blocked += more.blocked
         orders.unblocked += more.unblocked
     # A dep that was retried after it has moved it since.
-    now = dict(tx.db.execute(_STATES, (dump(list(orders.done)),)))
-    orders.done = {task_id: Ordered(State(now[task_id])) for task_id in orders.done}
+    now = _states(tx, [*orders.done, *orders.refused])
+    for task_id in list(orders.refused):
+        if before.get(task_id) is State.BLOCKED and now.get(task_id) is State.READY:
+            del orders.refused[task_id]
+            orders.done[task_id] = Ordered(State.READY)
+            orders.mended.add(task_id)
+            orders.unblocked -= 1
+    orders.done = {task_id: Ordered(now[task_id]) for task_id in orders.done}
     return orders
+
+
+def _states(tx: Transaction, task_ids: Iterable[str]) -> dict[str, State]:
+    rows = tx.db.execute(_STATES, (dump(list(task_ids)),))
+    return {task_id: State(state) for task_id, state in rows}
 
 
 def _retry(tx: Transaction, task_id: str) -> Ordered:

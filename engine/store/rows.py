@@ -34,11 +34,14 @@ RUN = Shape(
     "r.id, r.task_id, r.agent, r.worker_id, r.attempt, r.outcome, r.claimed_at, r.started_at,"
     " r.ended_at, r.exit_code, r.error, r.result"
 )
+HOLDS = (
+    "LEFT JOIN tasks t INDEXED BY held ON t.state IN ('CLAIMED', 'RUNNING') AND t.claimed_by = w.id"
+)
+"""What a worker `w` holds. Left to itself, SQLite reads every task to make an index of its own."""
 WORKER = Shape(
     "w.id, w.agent, w.pid, w.pid_started, w.status, w.started_at, w.beat_at, w.note, t.id,"
     " t.run_id, r.started_at, t.lease_until, w.own_process",
-    "LEFT JOIN tasks t ON t.state IN ('CLAIMED', 'RUNNING') AND t.claimed_by = w.id"
-    " LEFT JOIN runs r ON r.id = t.run_id",
+    f"{HOLDS} LEFT JOIN runs r ON r.id = t.run_id",
 )
 EVENT = Shape("seq, ts, type, agent, worker_id, task_id, run_id, state, data")
 
@@ -112,7 +115,8 @@ class EndingRun(Struct, frozen=True):
 class LiveWorker(Struct, frozen=True):
     """A worker that says it is live, its process, and the run that it holds, if it does.
 
-    `own_process`: the process is there for this worker alone.
+    `own_process`: the process is there for this worker alone. `stopping`: it has heard that it is
+    to stop.
     """
 
     id: str
@@ -121,11 +125,13 @@ class LiveWorker(Struct, frozen=True):
     own_process: bool
     task_id: str | None
     run_id: str | None
+    stopping: bool = False
 
     @classmethod
     def read(cls, row: tuple[Any, ...]) -> Self:
         """Read a row of Lookout.workers."""
-        return cls(row[0], row[1], ProcessId(row[2], row[3]), bool(row[4]), row[5], row[6])
+        host = ProcessId(row[2], row[3])
+        return cls(row[0], row[1], host, bool(row[4]), row[5], row[6], bool(row[7]))
 
 
 def read_task(row: tuple[Any, ...]) -> TaskRow:

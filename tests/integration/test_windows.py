@@ -34,6 +34,7 @@ from engine.filters import (
     parse_filter,
 )
 from engine.model import EventType, RunOutcome, State
+from engine.store.lookout import Lookout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
 from engine.views import IN_FILE, Order
@@ -432,6 +433,22 @@ async def test_what_a_screen_asks_again_and_again_is_a_walk_along_an_index(
             assert not [step for step in reader.steps if step.startswith("SCAN t ")]
         sorting = [step for step in reader.steps if "TEMP B-TREE" in step]
         assert len(sorting) <= 1  # of the few rows that are shown
+
+
+async def test_who_works_is_told_without_a_look_at_every_task(it: Opened) -> None:
+    async with Explaining(it.layout.database) as reader:
+        reader.steps.clear()
+        queries, lookout = Queries(reader, it.clock, lambda _: True), Lookout(reader, it.clock)
+        await queries.workers()
+        await queries.progress()
+        await lookout.workers()
+        await lookout.idle_live()
+        await lookout.active()
+        assert len(reader.steps) > 9
+        # An index that SQLite makes for one statement reads the whole table each time.
+        assert not [step for step in reader.steps if "AUTOMATIC" in step]
+        scans = [step.removeprefix("SCAN ") for step in reader.steps if step.startswith("SCAN ")]
+        assert not {"t", "tasks"} & {*scans}
 
 
 def test_every_kind_of_term_holds_for_some_rows_and_not_for_others(shelf: Shelf) -> None:

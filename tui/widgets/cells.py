@@ -52,6 +52,8 @@ def cut_end(text: str, width: int) -> str:
 
 def fitted(text: str, width: int, *, right: bool = False, middle: bool = False) -> str:
     """Return `text` in exactly `width` cells."""
+    if text.isascii() and len(text) <= width:  # nearly all, many times a second
+        return text.rjust(width) if right else text.ljust(width)
     short = cut_middle(text, width) if middle else cut_end(text, width)
     if right and (room := width - cell_len(short)) > 0:
         short = " " * room + short

@@ -66,6 +66,7 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
         self._natural = [cell_len(column.title) for column in self._columns]
         self._vacant = frozenset(column.name for column in self._columns if column.rare)
         self._layout: list[tuple[int, int]] = []
+        self._fits: tuple[object, ...] | None = None
         self._width = -1
         self._lines: dict[int, _Painted] = {}
         self._strips: dict[_Painted, Strip] = {}
@@ -104,7 +105,7 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
         self._columns = columns
         self._natural = [cell_len(column.title) for column in columns]
         self._measure(self._rows)
-        self._layout = []
+        self._layout, self._fits = [], None
         self.repaint()
 
     @property
@@ -142,13 +143,15 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
             return
         if self._fitted():
             self.refresh()
-        for y in range(self.size.height):
-            if only_ageing and y in self._lines and not self._ages_at(y):
+        # Asked for once: Textual works these out anew each time, and there are many lines.
+        (width, height), first = self.size, self.scroll_offset.y
+        for y in range(height):
+            if only_ageing and y in self._lines and not self._ages_at(y, first):
                 continue
-            line = self._look(y)
+            line = self._look(y, first)
             if self._lines.get(y) != line:
                 self._lines[y] = line
-                self.refresh(Region(0, y, self.size.width, 1))
+                self.refresh(Region(0, y, width, 1))
 
     def _fitted(self) -> bool:
         """Fit the columns into the width that there is; return whether they changed."""
@@ -157,7 +160,11 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
             self._width = width
             self._strips.clear()
         room = width - self._edge - _RIGHT_EDGE
-        layout = fit(self._columns, self._natural, room, self._hidden | self._vacant)
+        asked = (self._columns, (*self._natural,), room, self._hidden | self._vacant)
+        if asked == self._fits:
+            return False
+        self._fits = asked
+        layout = fit(*asked)
         if layout == self._layout:
             return False
         self._layout = layout
@@ -205,16 +212,16 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
 
     # -- painting --------------------------------------------------------------------------
 
-    def _ages_at(self, y: int) -> bool:
-        row = self._row(self.scroll_offset.y + y - self._top) if y >= self._top else None
+    def _ages_at(self, y: int, first: int) -> bool:
+        row = self._row(first + y - self._top) if y >= self._top else None
         return row is not None and self.ages(row)
 
-    def _look(self, y: int) -> _Painted:
+    def _look(self, y: int, first: int) -> _Painted:
         if not self._total or self.trouble:
             return self._hint(y)
         if y < self._top:
             return _Painted(self._header(), "")
-        index = self.scroll_offset.y + y - self._top
+        index = first + y - self._top
         if index >= self._total:
             return _Painted((), "")
         row = self._row(index)
@@ -267,7 +274,7 @@ class PaintedRows(ScrollView, Painter, Generic[R], can_focus=True):
             self._fitted()  # painted before it was told of its size
         line = self._lines.get(y)
         if line is None:
-            line = self._lines[y] = self._look(y)
+            line = self._lines[y] = self._look(y, self.scroll_offset.y)
         strip = self._strips.get(line)
         if strip is None:
             if len(self._strips) > _KEPT:
