@@ -6,6 +6,7 @@ line of `_RULES` (or a table of its own, like `shell`).
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
@@ -13,13 +14,15 @@ from msgspec import Struct, field
 from engine.parsing.checks import Findings, line_of_text, mapping, number, sequence, yes_or_no
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from engine.parsing.checks import Check, Place
     from engine.parsing.yamlfile import Document
 
 SETTINGS = "agentmux.yaml"
+_SMALL = 65536
+"""Bytes: what is quicker looked through than parsed."""
 HARMLESS = (
     "basename",
     "cat",
@@ -110,8 +113,19 @@ def settings_file(project: Path, state_dir: Path) -> Path:
     return here if here.exists() else state_dir.absolute().parent / SETTINGS
 
 
-def load_config(path: Path) -> Config:
+def load_config(
+    path: Path,
+    also: Callable[[Config], Iterable[tuple[Place, str]]] = lambda _config: (),
+    *,
+    only: Iterable[str] = (),
+) -> Config:
     """Read the settings; a file that is not there means the defaults.
+
+    `also` returns what else is wrong with them, which only their user can tell: places in the
+    file, and what is wrong there. It gets what is good of a file that has other problems, so that
+    all of them are told at once. `only`: what is wanted, if it is not all; a file that does not so
+    much as name any of these is not parsed, and so not checked either. That is for whoever is in a
+    hurry: the parser takes as long to import as half the dashboard.
 
     Raises:
         ValidationError: with every problem of the file, each with line and field.
@@ -119,25 +133,30 @@ def load_config(path: Path) -> Config:
 
     """
     try:
+        if only and not _may_name(path, only):
+            return Config()
         document = _parsed(path)
     except FileNotFoundError:
         return Config()
     findings = Findings()
-    settings = _settings(document.value, findings)
-    document.refuse(findings)
-    return Config(**settings)
-
-
-def refuse_settings(path: Path, wrong: Iterable[tuple[Place, str]]) -> None:
-    """Raise ValidationError for good settings that their user cannot take, each with its line.
-
-    `wrong` are places in the file and what is wrong there; without any, nothing happens.
-    """
-    findings = Findings()
-    for place, message in wrong:
+    config = Config(**_settings(document.value, findings))
+    # What is wrong in itself already needs no second complaint.
+    for place, message in [one for one in also(config) if not findings.has(one[0])]:
         findings.add(place, message)
-    if findings.items:
-        _parsed(path).refuse(findings)
+    document.refuse(findings)
+    return config
+
+
+def _may_name(path: Path, names: Iterable[str]) -> bool:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _SMALL:
+            return True
+        data = path.read_bytes()
+    except OSError:
+        return True  # whoever reads it in earnest says what is wrong with it
+    # An escape, or characters of two bytes, can write a name without its letters side by side.
+    return b"\\" in data or b"\0" in data or any(name.encode() in data for name in names)
 
 
 def _parsed(path: Path) -> Document:

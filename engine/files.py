@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 import threading
@@ -32,6 +31,8 @@ def safe_name(text: str) -> str:
     if name.startswith("."):
         name = "%2E" + name[1:]
     if len(name) > _LONGEST:
+        import hashlib  # noqa: PLC0415 - it brings OpenSSL along, and hardly any id is so long
+
         # A bare % cannot come from quote, so no short id can look like a cut one.
         name = f"{name[: _LONGEST - 18]}%~{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return name

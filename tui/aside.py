@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EVERY = 2.0
 """Seconds between two looks."""
+USAGE_AFTER = 10.0
+"""Seconds after a change for which processes are looked for although there were none."""
 NEEDS_EVERY = 5.0
 """Seconds after which somebody may have gone silent, or a process may be left, without a commit."""
 PATH_EVERY = 10.0
@@ -47,6 +49,7 @@ class Aside:
         self._engine = engine
         self._needs_at = self._path_at = float("-inf")
         self._changed_for_needs = self._changed_for_path = True
+        self._changed_at = engine.clock.monotonic()
         self.facts = Facts()
         self.knows_needs = False
         """Whether `facts.needs` was ever read."""
@@ -54,12 +57,15 @@ class Aside:
     def changed(self) -> None:
         """Note that the store has changed."""
         self._changed_for_needs = self._changed_for_path = True
+        self._changed_at = self._engine.clock.monotonic()
 
     async def look(self) -> bool:
         """Look at what is due. Return whether anything is different now."""
         before, now = self.facts, self._engine.clock.monotonic()
-        with suppress(Exception):
-            self.facts = replace(self.facts, usage=await self._engine.usage())
+        # Without a commit no run begins, and soon after it its processes are there.
+        if self.facts.usage or now - self._changed_at < USAGE_AFTER:
+            with suppress(Exception):
+                self.facts = replace(self.facts, usage=await self._engine.usage())
         if self._changed_for_needs or now - self._needs_at >= NEEDS_EVERY:
             self._changed_for_needs, self._needs_at = False, now
             try:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import locale
 import os
+import shutil
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
-from textual import on
+from textual import events, on
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
+from textual.geometry import Size
 
-from engine.config import ScreenConfig, load_config, settings_file
+from engine.config import ScreenConfig, settings_file
 from tui.glyphs import AsciiFilter, wants_ascii
-from tui.keymap import Keymap, read_keymap
+from tui.keymap import Keymap, read_settings
 from tui.preferences import Preferences, Switch, preferences_file
 from tui.terminal import TitleBar
 from tui.theme import AGENTMUX, AGENTMUX_LIGHT, OURS, meanings, starting_theme
@@ -51,9 +53,7 @@ def read_fitting(project: Path, state_dir: Path) -> Fitting:
         StorageError: it is there and cannot be read.
 
     """
-    path = settings_file(project, state_dir)
-    config = load_config(path)
-    keymap = read_keymap(config.keys, path)
+    config, keymap = read_settings(settings_file(project, state_dir))
     return Fitting(config.screen, keymap, Preferences.read(preferences_file()))
 
 
@@ -71,7 +71,9 @@ class FittedApp(App[T]):
     ]
 
     def __init__(self, fitting: Fitting | None = None) -> None:
-        self.title_bar = TitleBar()  # needed while Textual builds the app
+        # Needed while Textual builds the app.
+        self.title_bar = TitleBar()
+        self._is_dressed = False
         no_colour = "NO_COLOR" in os.environ
         # Of an app in colours of its own, Textual would leave the greys: those are colours, too.
         super().__init__(ansi_color=True if no_colour else None)
@@ -85,6 +87,7 @@ class FittedApp(App[T]):
         self._in_ascii = AsciiFilter()
         if self._ascii:
             self.keymap = replace(self.keymap, plain=True)
+        self._is_dressed = True
         for theme in OURS:
             self.register_theme(theme)
         name = starting_theme(
@@ -100,7 +103,8 @@ class FittedApp(App[T]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Give each of our meanings its colour in the theme."""
-        return meanings(self.current_theme)
+        # Of the theme that Textual begins with nothing is ever seen; mending it takes a while.
+        return meanings(self.current_theme if self._is_dressed else AGENTMUX)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Return what every painted line goes through at last."""
@@ -115,6 +119,19 @@ class FittedApp(App[T]):
     def resumed(self) -> None:
         """Paint all of the screen anew: after a suspension the terminal shows nothing of it."""
         self.refresh(layout=True)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Paint all of the screen anew, be it as large as Textual saw it last.
+
+        The terminal may have been smaller for a moment: what it had no room for is lost. Of two
+        signals in a row, Textual may tell of the later one first: then it is told again.
+        """
+        if not (self.screen_stack and self.screen.is_mounted):
+            return
+        size = event.size if self.is_headless else Size(*shutil.get_terminal_size())
+        if size != event.size:
+            self.post_message(events.Resize(size, size))
+        self.refresh()
 
     def attend(self, word: Word) -> None:
         """Say what an attendant wants said, by whatever of it is switched on."""

@@ -13,14 +13,16 @@ from msgspec import Struct, field
 from textual.binding import Binding
 from textual.keys import Keys, format_key
 
-from engine.config import refuse_settings
+from engine.config import load_config
 from engine.parsing.checks import closest, show
 from tui.actions.model import Action, Place
 from tui.actions.table import ACTIONS, BY_NAME, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
+    from engine.config import Config
     from engine.parsing.checks import Place as At
 
 Keyring = Mapping[str, tuple[str, ...]]
@@ -35,9 +37,17 @@ _NAMED_TOO = {
     "pgup": "pageup",
     "pgdn": "pagedown",
 }
-_SENT_AS = {"ctrl+i": "tab", "ctrl+m": "enter", "ctrl+left_square_bracket": "escape"}
+_SENT_AS = {
+    "ctrl+i": "tab",
+    "ctrl+m": "enter",
+    "ctrl+h": "backspace",
+    "ctrl+question_mark": "backspace",
+    "ctrl+left_square_bracket": "escape",
+}
 """What terminals send another key for."""
 _RESERVED = {
+    "ctrl+space": "not every terminal says so when it is pressed",
+    "ctrl+at": "not every terminal says so when it is pressed",
     "ctrl+z": "it suspends the program",
     "ctrl+q": "it always quits",
     "ctrl+pageup": "it scrolls sideways",
@@ -69,6 +79,14 @@ class Keymap(Struct, frozen=True):
         """Return all keys of an action as the help writes them, none of them twice."""
         return tuple(dict.fromkeys(map(self._written, self.keys_of(action))))
 
+    def leaving(self, taken: Collection[str] = ()) -> dict[str, str]:
+        """Return the keys that leave a dialog, each as it is written; the first is to be shown.
+
+        They are those of `back`, but for what the dialog itself has `taken`.
+        """
+        keys = [key for key in self.keys_of(BY_NAME[_LEAVES]) if key not in taken]
+        return {key: self._written(key) for key in keys or ["escape"]}
+
     def _written(self, key: str) -> str:
         text = written(key)
         return text if text.isascii() or not self.plain else key
@@ -84,18 +102,25 @@ def written(key: str) -> str:
     return format_key(key) if plain == key else plain
 
 
-def read_keymap(chosen: Keyring, settings: Path) -> Keymap:
-    """Return the keymap that the settings ask for.
+def read_settings(settings: Path) -> tuple[Config, Keymap]:
+    """Read what the settings say of the screen, and the keymap that they ask for.
 
-    `chosen` are the keys of each action as `settings`, the file, has them.
+    The rest of them is the engine's: it reads, and refuses, the file as a whole when it opens.
 
     Raises:
-        ValidationError: with every problem of the file's `keys`, each with its line.
+        ValidationError: with every problem of the file, those of its `keys` among them.
+        StorageError: the file is there and cannot be read.
 
     """
-    keymap, problems = check_keys(chosen)
-    refuse_settings(settings, problems)
-    return keymap
+    keymap = Keymap()
+
+    def wrong(config: Config) -> list[tuple[At, str]]:
+        nonlocal keymap
+        keymap, problems = check_keys(config.keys) if config.keys else (keymap, [])
+        return problems
+
+    config = load_config(settings, also=wrong, only=("keys", "screen"))
+    return config, keymap
 
 
 def check_keys(chosen: Keyring) -> tuple[Keymap, list[tuple[At, str]]]:
@@ -148,12 +173,16 @@ def _read(key: str) -> tuple[str, str]:
         base = _NAMED_TOO.get(base.lower(), base.lower())
     elif "ctrl" in modifiers:
         base = base.lower()
+    elif "alt" in modifiers and base.isupper():
+        modifiers, base = [*modifiers, "shift"], base.lower()
     strange = [modifier for modifier in modifiers if modifier not in _MODIFIERS]
     if strange or not _is_key(base):
         return "", _unknown_key(key, base)
-    if "shift" in modifiers and len(base) == 1:
+    if len(set(modifiers)) < len(modifiers):
+        return "", f"{show(key)} has the same key twice"
+    if "shift" in modifiers and "alt" not in modifiers and len(base) == 1:
         return "", f"{show(key)} is sent as the capital; write {base.upper()}"
-    name = canonical("+".join([*modifiers, base]))
+    name = canonical("+".join([*sorted(modifiers), base]))
     if name in _SENT_AS:
         return "", f"terminals send {_SENT_AS[name]} for {name}; write {_SENT_AS[name]}"
     if name in _RESERVED:

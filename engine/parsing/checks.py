@@ -45,6 +45,10 @@ class Findings(Struct):
         """Note a fault; the caller goes on, so that all are reported at once."""
         self.items.append(Finding(place, message, other))
 
+    def has(self, place: Place) -> bool:
+        """Say whether something is wrong there already, or inside of it."""
+        return any(item.place[: len(place)] == place for item in self.items)
+
     def check(self, value: object, check: Check, place: Place) -> bool:
         """Note what `check` says of the value, and say whether the value is good."""
         message = check(value)

@@ -9,7 +9,7 @@ from support.screens import NOW, FakeEngine
 
 from engine.errors import StorageError
 from engine.views import AttentionRow, CriticalPath, Need, Usage
-from tui.aside import NEEDS_EVERY, PATH_EVERY, Aside
+from tui.aside import NEEDS_EVERY, PATH_EVERY, USAGE_AFTER, Aside
 
 NEED = AttentionRow("k", Need.HUMAN, "a", NOW, "it needs you")
 
@@ -61,6 +61,31 @@ async def test_all_is_looked_at_first_and_then_only_what_may_have_changed() -> N
     assert it.asked[-2:] == ["needs", "path"]
 
 
+async def test_the_path_is_not_looked_for_again_while_nothing_changes() -> None:
+    it = Counting()
+    aside = it.aside()
+    await aside.look()
+    await it.later(2 * PATH_EVERY)
+    await aside.look()
+    assert it.asked.count("path") == 1
+    aside.changed()
+    await aside.look()
+    assert it.asked.count("path") == 2
+
+
+async def test_processes_that_cannot_be_looked_at_hide_nobody_who_needs_somebody() -> None:
+    it = Counting()
+    it.engine.needs = [NEED]
+    aside = it.aside()
+
+    async def fails() -> dict[str, Usage]:
+        raise StorageError("the processes cannot be looked at")
+
+    it.engine.usage = fails  # type: ignore[method-assign]  # fails
+    await aside.look()
+    assert aside.facts.needs == (NEED,)
+
+
 async def test_usage_is_always_fresh() -> None:
     it = Counting()
     aside = it.aside()
@@ -68,6 +93,22 @@ async def test_usage_is_always_fresh() -> None:
     it.engine.used = {"run": Usage(12.0, 1024, 2)}
     assert await aside.look()
     assert aside.facts.usage["run"].processes == 2
+    await it.later(2 * USAGE_AFTER)
+    it.engine.used = {"run": Usage(12.0, 1024, 3)}
+    assert await aside.look()
+    assert aside.facts.usage["run"].processes == 3
+
+
+async def test_processes_are_not_looked_for_where_nothing_has_begun_for_long() -> None:
+    it = Counting()
+    aside = it.aside()
+    await it.later(USAGE_AFTER)
+    it.engine.used = {"run": Usage(12.0, 1024, 2)}
+    await aside.look()
+    assert not aside.facts.usage
+    aside.changed()
+    await aside.look()
+    assert aside.facts.usage
 
 
 async def test_what_cannot_be_looked_at_stays_as_it_was_and_is_tried_again() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import astuple
 
-from engine.config import Config, ScreenConfig, ShellConfig, load_config, refuse_settings
+from engine.config import Config, ScreenConfig, ShellConfig, load_config
 from engine.errors import Problem, StorageError, ValidationError
 
 if TYPE_CHECKING:
@@ -75,15 +75,19 @@ def test_what_the_screen_does_can_be_switched_off(path: Path) -> None:
     assert load(path, "screen: {}\n").screen == ScreenConfig()
 
 
-def test_what_a_reader_of_the_settings_cannot_take_is_told_with_its_line(path: Path) -> None:
-    path.write_text("grace: 1\nkeys:\n  kill: X\n  quit: [Q, R]\n")
+def test_what_a_reader_of_the_settings_cannot_take_is_told_with_all_the_rest(path: Path) -> None:
+    path.write_text("grase: 1\nkeys:\n  kill: X\n  quit: [Q, R]\n  stop: 7\n")
+    wrong = {"quit": "is taken", "kill": "is no key", "stop": "needs a key"}
     with pytest.raises(ValidationError) as caught:
-        refuse_settings(path, [(("keys", "quit"), "is taken"), (("keys", "kill"), "is no key")])
+        load_config(path, also=lambda config: [(("keys", k), wrong[k]) for k in config.keys])
     assert [str(problem) for problem in caught.value.problems] == [
+        "line 1: grase: unknown key 'grase'; did you mean 'grace'?",
         "line 3: keys.kill: is no key",
         "line 4: keys.quit: is taken",
+        "line 5: keys.stop: must be text, not 7; put it in quotes",
     ]
-    refuse_settings(path, [])
+    path.write_text("keys: {kill: X}\n")
+    assert load_config(path, also=lambda _config: []).keys == {"kill": ("X",)}
 
 
 def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_the_network() -> (
@@ -165,3 +169,38 @@ def test_a_file_that_is_there_but_cannot_be_read_is_no_reason_for_defaults(path:
     path.mkdir()
     with pytest.raises(StorageError, match="is a folder"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"keys: {kill: X}",
+        b'"\\x6beys": {kill: X}',
+        b"? 'keys'\n: {kill: X}",
+        b"# " + b"x" * 70_000 + b"\nkeys: {kill: X}",
+    ],
+)
+def test_who_wants_only_a_part_gets_it_however_it_is_written(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    assert load_config(path).keys == {"kill": ("X",)}
+    assert load_config(path, only=["keys"]) == load_config(path)
+
+
+def test_a_file_that_names_nothing_of_what_is_wanted_is_left_alone(path: Path) -> None:
+    path.write_text("lease: -1\n", encoding="utf-8")
+    assert load_config(path, only=["keys", "screen"]) == Config()
+    assert load_config(path.with_name("gone"), only=["keys"]) == Config()
+    with pytest.raises(ValidationError):
+        load_config(path, only=["keys", "lease"])
+
+
+def test_a_file_in_another_encoding_is_refused_to_whoever_wants_a_part(path: Path) -> None:
+    path.write_text("keys: {kill: X}", encoding="utf-16")
+    with pytest.raises(ValidationError, match="UTF-8"):
+        load_config(path, only=["keys"])
+
+
+def test_a_file_that_cannot_be_read_is_told_to_whoever_wants_a_part(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(StorageError):
+        load_config(path, only=["keys"])

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from textual import on
-from textual.containers import Horizontal
+from textual.containers import Container
+from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input, Static
 
@@ -18,17 +18,15 @@ from engine.errors import ValidationError
 from engine.filters import Filter
 from engine.text import clean_text
 
-if TYPE_CHECKING:
-    from textual.app import ComposeResult
-
 Reader = Callable[[str], Filter]
 """Reads a filter as people type it; raises ValidationError for one that makes no sense."""
 
 
-class FilterLine(Horizontal):
+class FilterLine(Container):
     """A line that is there while one types a filter. A last word that is not whole yet waits.
 
-    `where` is the filter that holds; `trouble` is why the text cannot be read, empty if it can.
+    `where` is the filter that holds; `trouble` is why the text cannot be read, empty if it can:
+    that is told above the line, all of it.
     """
 
     class Changed(Message):
@@ -68,11 +66,17 @@ class FilterLine(Horizontal):
             restrict=r"[^\x00-\x1f\x7f-\x9f]*",
         )
         self.display = False
+        self._told = Static(classes="told")
+        self._told.display = False
 
-    def compose(self) -> ComposeResult:
-        """Lay the line out."""
-        yield Static("/")
-        yield self.input
+    def on_mount(self) -> None:
+        """Leave the content for later: nobody types before the first picture is there."""
+        self.call_after_refresh(self._fill)
+
+    def _fill(self) -> None:
+        # Who leaves before the first picture takes the line away unfilled.
+        if self.is_attached and not self.input.is_attached:
+            self.mount(self._told, Static("/"), self.input)
 
     @property
     def editing(self) -> bool:
@@ -81,6 +85,7 @@ class FilterLine(Horizontal):
 
     def open(self) -> None:
         """Show the line and take the keys at once: the next one may be here already."""
+        self._fill()
         self._put(str(self.where))
         self.display = True
         self.screen.set_focus(self.input)
@@ -111,6 +116,8 @@ class FilterLine(Horizontal):
     def _tell(self, where: Filter, trouble: str) -> None:
         if (where, trouble) != (self.where, self.trouble):
             self.where, self.trouble = where, trouble
+            self._told.update(Content(clean_text(trouble)))
+            self._told.display = bool(trouble)
             self.post_message(self.Changed(self, where, trouble))
 
     @on(Input.Changed)
