@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from engine.clock import Clock, SystemClock
 from engine.commands import Step
@@ -52,7 +52,7 @@ class Front:
         self.project = (project or Path.cwd()).absolute()
         self.clock: Clock = SystemClock()
         self.read_only = read_only
-        self.config = self._load_config()
+        self._early_config = self._load_config()
         self.opening: Step | None = Step("opening the store")
         self.failure: BaseException | None = None
         self.over = asyncio.Event()
@@ -61,11 +61,13 @@ class Front:
         self._early = Queries(self._reader, self.clock, _seems_alive)
         self._engine: Engine | None = None
         self._task: asyncio.Task[None] | None = None
+        self._orders: set[asyncio.Task[Receipt]] = set()
         self._stack = AsyncExitStack()
 
     def _load_config(self) -> Config:
         try:
-            return load_config(settings_file(self.project, self.layout.state))
+            path = settings_file(self.project, self.layout.state)
+            return load_config(path, only=("stale_after",))  # all that the first picture needs
         except ValidationError:
             if not self.read_only:
                 raise
@@ -93,13 +95,27 @@ class Front:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # From the last to the first, each whatever becomes of the others: what stays open keeps
+        # the process alive.
+        steps = AsyncExitStack()
+        steps.push_async_callback(self._reader.close)
+        steps.push_async_exit(self._stack)
+        steps.push_async_callback(self._give_up)
+        await steps.__aexit__(kind, error, traceback)
+
+    async def _give_up(self) -> None:
+        """Give up the opening and what is being carried out; wait until all is left in order.
+
+        Whoever asked may be gone without having waited: Textual cancels its workers, no more.
+        """
+        going_on: list[asyncio.Task[Any]] = [*self._orders]
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        try:
-            await self._stack.__aexit__(kind, error, traceback)
-        finally:
-            await self._reader.close()
+            going_on.append(self._task)
+        for task in going_on:
+            if not task.cancelling():
+                task.cancel()
+        if going_on:
+            await asyncio.wait(going_on)
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -138,6 +154,11 @@ class Front:
     # -- what a screen asks for ------------------------------------------------------------
 
     @property
+    def config(self) -> Config:
+        """Return the settings; until the engine is open, only what a picture needs of them."""
+        return self._early_config if self._engine is None else self._engine.config
+
+    @property
     def queries(self) -> Queries:
         """Return the reads."""
         return self._early if self._engine is None else self._engine.queries
@@ -169,7 +190,19 @@ class Front:
     ) -> Receipt:
         """Do what an operator asks, as soon as the engine is open; see Engine.execute."""
         engine = await self._opened()
-        return await engine.execute(command, dry_run=dry_run, on_step=on_step, hurry=hurry)
+        order = asyncio.create_task(
+            engine.execute(command, dry_run=dry_run, on_step=on_step, hurry=hurry),
+            name=f"carrying out {type(command).__name__}",
+        )
+        self._orders.add(order)
+        order.add_done_callback(self._orders.discard)
+        try:
+            return await asyncio.shield(order)
+        except asyncio.CancelledError:
+            if not order.cancelling():
+                order.cancel()  # once: another one would cut short how it is given up
+            await asyncio.wait({order})
+            return order.result()
 
     async def attention(self) -> list[AttentionRow]:
         """Return what only a person can settle; nothing is known before the engine is open."""

@@ -138,6 +138,45 @@ IN_FILE = Order("file")
 """Tasks in the order of the DAG file."""
 
 
+class EventSpan(Struct, frozen=True):
+    """Which events there are: those numbered from `first` to `last`, but for what was `lost`.
+
+    Old ones may have been forgotten, so the first need not be number 1; without any, `last` is
+    below `first`. `lost` are pairs of first and last, ascending, all of them in between.
+    """
+
+    first: int = 1
+    last: int = 0
+    lost: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.last - self.first + 1 - sum(last - first + 1 for first, last in self.lost)
+
+    def place(self, seq: int) -> int | None:
+        """Return how many come before the event with this number; None if it is not there."""
+        if not self.first <= seq <= self.last:
+            return None
+        place = seq - self.first
+        for first, last in self.lost:
+            if seq < first:
+                break
+            if seq <= last:
+                return None
+            place -= last - first + 1
+        return place
+
+    def seq_at(self, place: int) -> int:
+        """Return the number of the event before which there are `place` others."""
+        seq = self.first + place
+        for first, last in self.lost:
+            if seq < first:
+                break
+            seq += last - first + 1
+        return seq
+
+
 class GraphNode(Struct, frozen=True):
     """A task as the graph shows it. `seconds`: how long its last finished run took, or None."""
 
@@ -180,7 +219,8 @@ class Need(StrEnum):
 class AttentionRow(Struct, frozen=True):
     """One thing that only a person can settle: what it is about, since when, and what to do.
 
-    `key` tells it from all others for as long as it lasts. `words` are not cleaned.
+    `key` tells it from all others for as long as it lasts. `words` are not cleaned. `agent`: the
+    one that no worker serves.
     """
 
     key: str
@@ -190,6 +230,7 @@ class AttentionRow(Struct, frozen=True):
     words: str
     task_id: str | None = None
     worker_id: str | None = None
+    agent: str | None = None
 
 
 class Usage(Struct, frozen=True):

@@ -26,11 +26,17 @@ class Matching:
         self.seqs = array("q")
         self.upto = 0
 
-    async def extend(self, queries: Queries, last: int) -> bool:
-        """Look at the next events up to number `last`; say whether that was all of them."""
+    async def extend(self, queries: Queries, first: int, last: int) -> bool:
+        """Look at the next events, of those from number `first` to `last` that there are.
+
+        Return whether that was all of them.
+        """
         if last < self.upto:
             # Another database: it was rebuilt, or the state folder was replaced.
             self.seqs, self.upto = array("q"), 0
+        # What was forgotten in the meantime has no place any more.
+        del self.seqs[: bisect_left(self.seqs, first)]
+        self.upto = max(self.upto, first - 1)
         if last > self.upto:
             upto = min(last, self.upto + CHUNK)
             self.seqs.extend(await queries.event_seqs(self.where, after=self.upto, upto=upto))

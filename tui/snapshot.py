@@ -156,21 +156,23 @@ async def _tasks(queries: Queries, wants: Wants) -> Page[TaskRow]:
 
 
 async def _events(queries: Queries, wants: Wants) -> Page[Event]:
-    last = await queries.last_seq()
+    span = await queries.event_span()
     window, matching = wants.events, wants.matching
-    complete = True
+    complete, total, place = True, span.total, span.place
     if matching is not None:
-        complete = await matching.extend(queries, last)
-    # Events are numbered from 1 without gaps, so without a filter an event's place is its number.
-    total = last if matching is None else len(matching.seqs)
-    offset, limit = window.moved(None)
+        complete = await matching.extend(queries, span.first, span.last)
+        total, place = len(matching.seqs), matching.place
+    cursor_at = place(window.cursor) if isinstance(window.cursor, int) else None
+    # Places change only when old events are forgotten.
+    offset, limit = window.moved(cursor_at)
     if window.at_end or offset + limit > total:
         offset = max(0, total - limit)
-    cursor_at = None
     if matching is None:
-        rows = await queries.events(after=offset, limit=limit)
-        cursor_at = window.cursor - 1 if isinstance(window.cursor, int) else None
+        rows = await queries.events(after=span.seq_at(offset) - 1, limit=limit)
     else:
         rows = await queries.events_at(matching.seqs[offset : offset + limit])
-        cursor_at = matching.place(window.cursor) if isinstance(window.cursor, int) else None
-    return Page(tuple(rows), offset, total, cursor_at, complete, window.cursor)
+    if len(rows) < limit:
+        total = offset + len(rows)  # fewer than their numbers promise: some are missing
+    # Where one of those is missing, what was read tells better than any reckoning.
+    read = (at for at, event in enumerate(rows, offset) if event.seq == window.cursor)
+    return Page(tuple(rows), offset, total, next(read, cursor_at), complete, window.cursor)

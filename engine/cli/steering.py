@@ -23,6 +23,7 @@ from engine.cli.render import complain, hint, say, say_json
 from engine.cli.session import existing_engine, first_seed, seeding_engine
 from engine.cli.signals import interruptible, told_if_interrupted
 from engine.commands import (
+    GIVEN_UP,
     Cancel,
     Hold,
     Kill,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Awaitable, Callable
 
-    from engine.commands import Command, OnStep, Tasks
+    from engine.commands import Command, OnStep, Step, Tasks
     from engine.core import Engine
     from engine.filters import Filter
 
@@ -52,10 +53,7 @@ _UNKNOWN = (
     "`agentmux events` shows what happened"
 )
 _RESET = "interrupted, but too late: the reset is complete"
-_NO_RESET = (
-    "interrupted: nothing was reset and claims go on as before; "
-    "workers that were asked to stop, stop all the same"
-)
+_NO_RESET = "interrupted: nothing was reset"
 
 
 @interruptible
@@ -268,14 +266,23 @@ async def _agreed(command: Command, planned: Receipt, what: str) -> bool:
 async def _carry_out(engine: Engine, command: Command, on_step: OnStep) -> Receipt:
     """Execute a command; if it is cut short, say how things stand then."""
     seen = await engine.queries.last_seq()
+    stands = "claims go on"
+
+    def through(step: Step) -> None:
+        nonlocal stands
+        if step.what == GIVEN_UP:
+            stands = step.next
+        else:
+            on_step(step)
+
     try:
-        return await engine.execute(command, on_step=on_step)
+        return await engine.execute(command, on_step=through)
     except asyncio.CancelledError:
         sentence = _UNKNOWN
         if isinstance(command, Reset):
             since = await engine.queries.events(after=seen)
             complete = any(event.type is EventType.RESET for event in since)
-            sentence = _RESET if complete else _NO_RESET
+            sentence = _RESET if complete else f"{_NO_RESET}; {stands}"
         hint(sentence)
         raise
 

@@ -13,7 +13,7 @@ stays, however old it is; purging the task frees it.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.errors import CommandNotAllowed
 from engine.model import ADOPTED
@@ -81,7 +81,7 @@ def in_words(gaps: Sequence[Gap]) -> str:
 
 def log_from(db: sqlite3.Connection) -> int:
     """Return the first seq that table and log must hold; what lies before may be gone."""
-    seq = _noted(db, LOG_FROM)
+    seq = _read(_value(db, LOG_FROM))
     return seq if type(seq) is int else 1
 
 
@@ -97,16 +97,26 @@ def gaps(db: sqlite3.Connection) -> list[Gap]:
 
 def lost_for_good(db: sqlite3.Connection) -> list[Gap]:
     """Return the seqs of which nothing tells any more, since a rebuild did not find them."""
-    begin, noted = log_from(db), _noted(db, LOST)
+    begin = log_from(db)
+    return [gap for gap in read_lost(_value(db, LOST)) if gap.last >= begin]
+
+
+def read_lost(value: object) -> list[Gap]:
+    """Return the gaps that the value of LOST tells of; none if it is not what was written there."""
+    noted = _read(value)
     pairs = noted if type(noted) is list else []
-    return [Gap(*pair) for pair in pairs if _is_pair(pair) and pair[1] >= begin]
+    return [Gap(*pair) for pair in pairs if _is_pair(pair)]
 
 
-def _noted(db: sqlite3.Connection, key: str) -> object:
-    """Return what `meta` says; None if that is nothing, or no JSON: somebody has edited it."""
+def _value(db: sqlite3.Connection, key: str) -> object:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return row[0] if row is not None else None
+
+
+def _read(value: Any) -> object:
+    """Return what a value of `meta` says; None if that is nothing, or no JSON: it was edited."""
     try:
-        return json.loads(row[0]) if row is not None else None
+        return json.loads(value)
     except (ValueError, TypeError):
         return None
 

@@ -59,7 +59,7 @@ def complete(
     if fresh:
         # What cannot be retried (it waits already, or left the DAG) is as a reset wants it.
         retried = orders.retry(tx, task_ids=[task.id for task in dag.tasks])
-        report.retried += retried.done
+        report.retried += [task_id for task_id in retried.done if task_id not in retried.mended]
     _lift(tx)
     return report
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from engine.clock import to_iso
 from engine.store import filtering, sorting
 from engine.store.filtering import countable, states_wanted, where_sql
+from engine.store.forgetting import LOST, read_lost
 from engine.store.rows import EVENT, ON_SCREEN, RUN, TASK, read_event, read_run, read_task
-from engine.views import IN_FILE, Order
+from engine.views import IN_FILE, EventSpan, Order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +147,20 @@ class Windows:
         return sorted(map(read_run, rows), key=lambda run: run.claimed_at)
 
     # -- events ----------------------------------------------------------------------------
+
+    async def event_span(self) -> EventSpan:
+        """Return which events there are: a step down the index for either end, not a scan."""
+        first, last, noted = (
+            await self._rows(
+                "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events),"
+                " (SELECT value FROM meta WHERE key = ?)",
+                (LOST,),
+            )
+        )[0]
+        if first is None:
+            return EventSpan()
+        lost = sorted(gap for gap in read_lost(noted) if first < gap.first <= gap.last < last)
+        return EventSpan(first, last, tuple((gap.first, gap.last) for gap in lost))
 
     async def event_seqs(self, where: Filter | None, *, after: int, upto: int) -> list[int]:
         """Return the numbers of the events from `after` + 1 to `upto` that match, ascending."""

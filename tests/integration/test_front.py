@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from support.stores import a_task
 
-from engine.commands import Hold, Seed
+from engine.commands import Hold, Reset, Seed, Step
 from engine.errors import StorageError, ValidationError
 from engine.front import Front
 
@@ -106,10 +106,138 @@ async def test_leaving_while_it_opens_leaves_nothing_behind(project: Project) ->
         assert await engine.queries.workers() == []
 
 
-async def test_settings_that_cannot_be_read_are_told_before_anything_is_opened(
-    project: Project,
+async def test_the_engine_is_opened_only_once(project: Project) -> None:
+    opened: list[Engine] = []
+
+    async def after(engine: Engine) -> None:
+        opened.append(engine)
+        await asyncio.sleep(0)  # time for another one to be opened
+
+    await seeded(project)
+    async with front_of(project, after=after) as front:
+        front.begin()
+        front.begin()
+        await front.over.wait()
+        await front.execute(Hold())
+        assert len(opened) == 1
+
+
+async def test_a_command_for_an_engine_that_never_opens_is_told_so(project: Project) -> None:
+    reached = asyncio.Event()
+
+    async def after(_engine: Engine) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    await seeded(project)
+    async with front_of(project, after=after) as front:
+        front.begin()
+        order = asyncio.create_task(front.execute(Hold()))
+        await asyncio.wait_for(reached.wait(), 20)
+    with pytest.raises(StorageError, match="could not be opened"):
+        await asyncio.wait_for(order, 5)
+    assert front.opening is None
+
+
+async def test_a_step_that_is_told_too_late_is_none_of_the_opening(project: Project) -> None:
+    async with front_of(project) as front:
+        await front.over.wait()
+        front._tell(Step("mending"))  # as a thread does that was not through yet
+        assert front.opening is None
+
+
+class Patient:
+    """Stands in for an engine. What is carried out takes for ever, and a moment to be given up."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.begun = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.told.append("closed")
+
+    async def execute(self, *_command: object, **_more: object) -> None:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(9):
+                await asyncio.sleep(0)
+            self.told.append("in order")
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Patient:
+    patient = Patient()
+    monkeypatch.setattr(Front, "_make", lambda *_: patient)
+    return patient
+
+
+async def test_a_command_whose_caller_goes_is_given_up_in_good_order(
+    project: Project, patient: Patient
 ) -> None:
+    async with front_of(project) as front:
+        order = asyncio.create_task(front.execute(Reset()))
+        await asyncio.wait_for(patient.begun.wait(), 20)
+        for _ in range(3):  # a second time would cut that short
+            order.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait({order}, timeout=20)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert order.cancelled()
+        assert patient.told == ["in order"]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+async def test_the_engine_is_closed_only_after_what_was_carried_out_was_given_up(
+    project: Project, patient: Patient, *, cancelled: bool
+) -> None:
+    async with front_of(project) as front:
+        order = asyncio.create_task(front.execute(Reset()))
+        await asyncio.wait_for(patient.begun.wait(), 20)
+        if cancelled:
+            order.cancel()  # and not waited for: so Textual leaves its workers
+            for _ in range(3):
+                await asyncio.sleep(0)
+    assert patient.told == ["in order", "closed"]
+    await asyncio.wait({order}, timeout=20)
+    assert order.cancelled()
+
+
+async def test_whatever_fails_while_it_is_left_nothing_stays_open(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await seeded(project)
+    front = front_of(project)
+    await front.__aenter__()
+    front.begin()
+    await front.over.wait()
+
+    async def breaks() -> None:
+        raise RuntimeError("this one breaks")
+
+    monkeypatch.setattr(front, "_give_up", breaks)
+    with pytest.raises(RuntimeError, match="this one breaks"):
+        await front.__aexit__(None, None, None)
+    with pytest.raises(StorageError, match="closed"):
+        await front._early.progress()
+    with pytest.raises(StorageError):
+        await front.execute(Hold())
+
+
+async def test_wrong_settings_are_refused_before_anything_is_made(project: Project) -> None:
     project.settings("lease: never\n")
+    async with front_of(project) as front:
+        front.begin()
+        await asyncio.wait_for(front.over.wait(), 20)
+        assert isinstance(front.failure, ValidationError)
+    assert not front.layout.state.exists()
+    # What the first picture shows must be right, or there is none.
+    project.settings("stale_after: never\n")
     with pytest.raises(ValidationError):
         front_of(project)
-    assert front_of(project, read_only=True).config.lease == 600
+    assert front_of(project, read_only=True).config.stale_after == 15

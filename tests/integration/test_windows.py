@@ -37,7 +37,7 @@ from engine.model import EventType, RunOutcome, State
 from engine.store.lookout import Lookout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
-from engine.views import IN_FILE, Order
+from engine.views import IN_FILE, EventSpan, Order
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator
@@ -334,6 +334,34 @@ def test_events_are_read_by_their_numbers_and_gaps_are_left_out(shelf: Shelf) ->
     assert shelf.get(shelf.queries.events_at([])) == []
     many = list(range(1, 300))
     assert len(shelf.get(shelf.queries.events_at(many))) == len(shelf.events)
+
+
+@pytest.mark.parametrize(
+    ("seqs", "noted", "span"),
+    [
+        ([], "[[1, 2]]", EventSpan()),
+        ([1, 2, 3], None, EventSpan(1, 3)),
+        ([7, 8, 12], "[[9, 11]]", EventSpan(7, 12, ((9, 11),))),
+        ([2, 5, 9], "[[6, 8], [3, 4]]", EventSpan(2, 9, ((3, 4), (6, 8)))),
+        ([7, 8], "[[2, 3], [9, 9]]", EventSpan(7, 8)),
+        ([7, 9], "no JSON", EventSpan(7, 9)),
+    ],
+)
+async def test_which_events_there_are_is_told_by_both_ends_and_by_what_a_rebuild_lost(
+    tmp_path: Path, seqs: list[int], noted: str | None, span: EventSpan
+) -> None:
+    async with opened(tmp_path) as it:
+        with closing(sqlite3.connect(it.layout.database, isolation_level=None)) as db:
+            for seq in seqs:
+                row = (seq, to_iso(it.clock.now()), "RESET", "{}")
+                db.execute("INSERT INTO events(seq, ts, type, data) VALUES (?, ?, ?, ?)", row)
+            if noted is not None:
+                db.execute("INSERT INTO meta VALUES ('lost', ?)", (noted,))
+        async with Explaining(it.layout.database) as reader:
+            reader.steps.clear()
+            assert await Queries(reader, it.clock, lambda _: False).event_span() == span
+            assert reader.steps
+            assert not [step for step in reader.steps if step.startswith("SCAN events")]
 
 
 def test_all_events_match_no_filter_and_chunks_add_up(shelf: Shelf) -> None:

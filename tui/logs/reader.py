@@ -136,6 +136,7 @@ class Reader:
                 self._search = None
             # What cannot be read is not tried again and again, but when somebody asks.
             self._stuck = True
+            self._jobs[:0] = jobs  # those behind the one that failed are still waited for
             self._fail(error)
             return
         if self._stopping:
@@ -154,14 +155,15 @@ class Reader:
                 self._tell(search)
 
     def _work(self, jobs: list[Job], search: Search | None) -> Frame | None:
-        viewport = self._viewport
-        for job in jobs:
-            job(viewport)
+        """Do the jobs, taking each from the list, and some of what goes on in the background."""
+        viewport, asked = self._viewport, bool(jobs)
+        while jobs:
+            jobs.pop(0)(viewport)
         if search is not None:
             search.step(viewport.file, self._slice)
             if search.found is not None:
                 viewport.go_to(search.found)
-        elif not jobs and not viewport.file.counted:
+        elif not asked and not viewport.file.counted:
             if not viewport.file.count_more(_COUNTED):
                 viewport.refresh()  # it is shorter than it was
             viewport.changed = viewport.changed or viewport.file.counted

@@ -1,0 +1,172 @@
+"""Keys that come while the store has not answered yet: each acts on what was seen, and once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.desk import desk
+from support.screens import running, task
+from textual.events import AppBlur, AppFocus
+from textual.widgets import Input
+
+from engine.commands import Cancel, Receipt
+from tui.screens.question import Question
+
+if TYPE_CHECKING:
+    from support.desk import Desk
+
+    from tui.snapshot import Snapshot
+
+
+class SlowPlan:
+    """Dry runs that are answered when `answer` is set."""
+
+    def __init__(self, at: Desk) -> None:
+        self.answer = asyncio.Event()
+        self._execute = at.engine.execute
+        at.engine.plan = Receipt(done={"impl:T-004": "killed"})
+        at.engine.execute = self  # type: ignore[method-assign]  # answers later
+
+    async def __call__(self, *args: Any, dry_run: bool = False, **more: Any) -> Receipt:
+        if dry_run:
+            await self.answer.wait()
+        return await self._execute(*args, dry_run=dry_run, **more)
+
+
+def questions(at: Desk) -> int:
+    return sum(isinstance(screen, Question) for screen in at.app.screen_stack)
+
+
+async def test_a_cursor_that_moved_while_rows_were_read_stays_where_it_is() -> None:
+    async with desk() as at:
+        await at.press("j")
+        async with at.held_up("tasks"):
+            await at.pilot.press("j")
+        assert at.current_task == "research:api"
+        assert at.app.main.task_rows.cursor == 2
+
+
+@pytest.mark.parametrize("keys", [("o",), ("/", "b", "e", "n")])
+async def test_rows_of_an_order_or_filter_that_was_left_are_never_shown(
+    keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk() as at:
+        main, shown = at.app.main, []
+        show = main.show
+
+        def noted(picture: Snapshot) -> None:
+            assert picture.wants is not None
+            wanted = (picture.wants.where, picture.wants.order)
+            shown.append(wanted == (main.where, main.task_rows.order))
+            show(picture)
+
+        monkeypatch.setattr(main, "show", noted)
+        async with at.held_up("tasks"):
+            await at.pilot.press(*keys)
+        assert shown
+        assert all(shown)
+
+
+async def test_until_the_rows_of_a_filter_are_there_no_key_acts_on_the_others() -> None:
+    async with desk() as at:
+        await at.press("/")
+        async with at.held_up("count_tasks"):
+            await at.pilot.press(*"bench", "enter", "c")
+            assert at.engine.dry_runs == []
+            assert at.toasts == ["choose a task first"]
+        assert at.current_task == "bench:store"
+
+
+async def test_a_row_that_something_was_asked_for_stays_under_the_cursor() -> None:
+    async with desk() as at:
+        at.engine.plan = Receipt(done={"impl:T-004": "cancelled"})
+        await at.press("c", "n")
+        at.engine.queries.all_tasks.insert(0, running("aaa:first", "claude-9", 1))
+        await at.change()
+        assert at.current_task == "impl:T-004"
+
+
+@pytest.mark.parametrize(
+    ("key", "query"),
+    [
+        ("enter", "detail"),
+        ("!", "workers"),
+        ("h", "count_runs"),
+        ("d", "graph"),
+        ("T", "spans"),
+        ("l", "runs"),
+        ("w", "workers"),
+    ],
+)
+async def test_a_screen_can_be_left_while_it_is_read(key: str, query: str) -> None:
+    async with desk() as at:
+        await at.press(key)
+        async with at.held_up(query):
+            await at.pilot.press("escape")
+            assert at.app.screen is at.app.main
+        await at.press("j")
+        assert at.current_task == "tests:race"
+
+
+async def test_what_happened_meanwhile_is_seen_on_the_screen_that_one_comes_back_to() -> None:
+    async with desk() as at:
+        await at.press("enter")
+        at.engine.queries.all_tasks.insert(0, task("aaa:new"))
+        await at.change()
+        assert "aaa:new" not in at.screen
+        await at.press("escape")
+        assert "aaa:new" in at.screen
+
+
+async def test_a_key_that_is_pressed_twice_asks_once() -> None:
+    async with desk() as at:
+        plan = SlowPlan(at)
+        await at.pilot.press("K", "K")
+        plan.answer.set()
+        await at.settle()
+        assert questions(at) == 1
+
+
+async def test_quitting_twice_asks_once() -> None:
+    async with desk() as at:
+        at.engine.runs = 2
+        await at.press("ctrl+q", "ctrl+q")
+        assert questions(at) == 1
+        await at.press("escape")
+        assert questions(at) == 0
+
+
+async def test_whoever_went_on_to_type_is_not_asked_about_the_key_before() -> None:
+    async with desk() as at:
+        plan = SlowPlan(at)
+        await at.pilot.press("K", "/", "l")
+        plan.answer.set()
+        await at.settle()
+        assert questions(at) == 0
+        assert "not asked, for you went on" in at.toasts[0]
+        await at.press("enter")
+        assert at.engine.commands == []
+
+
+async def test_a_line_one_types_in_has_the_keys_again_when_the_terminal_has() -> None:
+    async with desk() as at:
+        await at.press("/", "i")
+        for message in (AppBlur(), AppFocus()):
+            at.app.post_message(message)
+            await at.settle()
+        await at.press("m")
+        assert isinstance(at.app.focused, Input)
+        assert at.app.main.task_filter.input.value == "im"
+
+
+async def test_after_a_no_the_commands_behind_it_are_not_asked_about() -> None:
+    async with desk() as at:
+        at.engine.plan = Receipt(done={"a": "cancelled"})
+        at.app.carry_out((Cancel(("a",)), Cancel(("b",))), asks=True)
+        await at.settle()
+        await at.press("n")
+        assert questions(at) == 0
+        assert at.engine.dry_runs == [Cancel(("a",))]
+        assert at.engine.commands == []
