@@ -137,6 +137,9 @@ class Step(Struct, frozen=True):
     next: str = ""
 
 
+GIVEN_UP = "the reset is given up"
+"""What the last step of a reset says that was given up; its `next` says how things stand then."""
+
 OnStep = Callable[[Step], None]
 """Is told each Step, possibly on another thread."""
 

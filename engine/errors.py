@@ -93,12 +93,16 @@ class TaskNotReady(AgentmuxError):  # noqa: N818
 
 
 class IllegalTransition(AgentmuxError):  # noqa: N818
-    """The task's current state does not allow what was asked; nothing changed."""
+    """The task's current state does not allow what was asked; nothing changed.
+
+    `instead` says what helps, if anything does.
+    """
 
     code = Code.ILLEGAL_TRANSITION
 
-    def __init__(self, task_id: str, state: str, wanted: str) -> None:
-        super().__init__(f"task {task_id!r} is {state}: cannot {wanted}")
+    def __init__(self, task_id: str, state: str, wanted: str, instead: str = "") -> None:
+        tail = f"; {instead}" if instead else ""
+        super().__init__(f"task {task_id!r} is {state}: cannot {wanted}{tail}")
         self.task_id = task_id
         self.state = state
         self.wanted = wanted

@@ -2,7 +2,7 @@
 
 Commits of this process are told at once; those of others are seen by `PRAGMA data_version`. That
 costs a thread hop (0.1 ms), so it is asked only when the WAL file was written to, which a glance
-at it tells for a few µs, twenty times a second while others write and ten times while none does,
+at it tells for a few µs, twenty times a second while others write, eight times while none does,
 and once a second all the same.
 """
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 POLL = 0.05
 """Seconds between two glances at the WAL while it is written to."""
-REST = 0.1
+REST = 0.125
 """Seconds between two when it was not for some time: each wakes a process that could sleep."""
 _BUSY = 1.0
 """Seconds after which a WAL that nobody wrote to counts as at rest."""

@@ -101,7 +101,19 @@ def check(trigger: Trigger, task_id: str, state: State, reasons: Iterable[Reason
     if not allowed(trigger, state, reasons):
         known = ", ".join(reasons)
         why = f"{state} ({known})" if known else str(state)
-        raise IllegalTransition(task_id, why, str(trigger))
+        raise IllegalTransition(task_id, why, str(trigger), _instead(trigger, state, reasons))
+
+
+def _instead(trigger: Trigger, state: State, reasons: Iterable[Reason]) -> str:
+    """Return what helps where a retry does not; nothing for what needs no help."""
+    if trigger is not Trigger.RETRY:
+        return ""
+    if state is State.READY:
+        return "it is ready or waiting already"
+    if state in ACTIVE:
+        return "release it, or kill its run first"
+    removed = Reason.REMOVED in set(reasons)
+    return "put it back into the DAG and reseed" if removed else "retry what it depends on"
 
 
 def settle(*, human: bool, broken: int, removed: bool) -> tuple[State, tuple[Reason, ...]]:

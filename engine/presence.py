@@ -17,7 +17,6 @@ from engine.files import Layout, read_regular, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from engine.model import Claim
 
@@ -121,8 +120,23 @@ class Presence:
                 found[name] = ""  # a folder, a pipe, another user's: that it is there is enough
         return found
 
-    def ask_stop(self, agent: str, worker_id: str, word: str = "") -> Path:
-        """Write a worker's stop file, with DRAIN or KILL in it if need be; return it."""
+    def ask_stop(self, agent: str, worker_id: str, word: str = "") -> str | None:
+        """Write a worker's stop file, with DRAIN or KILL in it if need be.
+
+        Return what it said before, None if there was none: see take_back.
+        """
         file = self._layout.stop_file(agent, worker_id)
+        before = self.stop_requests().get(file.name) if os.path.lexists(file) else None
         write_private(file, word)
-        return file
+        return before
+
+    def take_back(self, agent: str, worker_id: str, before: str | None) -> None:
+        """Let a worker be that was asked to stop, unless it has obeyed already.
+
+        Its stop file is as it was `before`: one that somebody else wrote still counts.
+        """
+        file = self._layout.stop_file(agent, worker_id)
+        if before is None:
+            file.unlink(missing_ok=True)
+        elif os.path.lexists(file):
+            write_private(file, before)

@@ -88,7 +88,7 @@ def sums(receipt: Receipt) -> str:
 def grouped(refused: Iterable[Refusal]) -> list[tuple[Code, str, int]]:
     """Return code, sentence and count of each kind of refusal, the most frequent first.
 
-    A sentence that is true of several subjects has `…` in place of their names.
+    A sentence that is true of several subjects names none of them.
     """
     kinds: dict[tuple[Code, str], list[str]] = {}
     for refusal in refused:
@@ -122,7 +122,15 @@ def _sum(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {_one(word) if n == 1 else word}" for word, n in counts.items())
 
 
+def unnamed(refusal: Refusal) -> str:
+    """Return the sentence of a refusal for where its subject stands beside it."""
+    return refusal.message.removeprefix(f"task {refusal.subject!r} ")
+
+
 def _kind(refusal: Refusal) -> str:
+    told = unnamed(refusal)
+    if told != refusal.message:
+        return f"each {told}"
     return refusal.message.replace(repr(refusal.subject), "…")
 
 

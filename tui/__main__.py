@@ -15,11 +15,12 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from engine import __version__
 from engine.errors import AgentmuxError, StorageError, ValidationError
 from engine.files import Layout
+from engine.text import clean_text
 from tui.terminal import lasting_terminal
 
 if TYPE_CHECKING:
@@ -66,14 +67,23 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         return asyncio.run(_show(_plan(args)))
     except AgentmuxError as error:
-        sys.stderr.write(f"{error.code}: {error}\n")
+        # Names of files and of keys in them are not ours: nothing of them may act on the terminal.
+        sys.stderr.write(clean_text(f"{error.code}: {error}\n", newlines=True))
     except KeyboardInterrupt:
         return 130
     return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that repeats arguments without letting them act on the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with 2."""
+        super().error(clean_text(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="agentmux-tui", description="The dashboard of agentmux: watch a DAG at work, steer it."
     )
     parser.add_argument("--version", action="version", version=f"agentmux-tui {__version__}")

@@ -19,12 +19,12 @@ from engine.errors import AgentmuxError
 from engine.model import Event, EventType
 from engine.text import clean_text
 from engine.views import Progress
+from tui.actions.model import Target
 from tui.actions.table import BY_NAME
 from tui.aside import EVERY, Aside
 from tui.attendant import Attendant, Ear
 from tui.commanding import Commanding
-from tui.dagfile import DagFile
-from tui.navigation import Target, screen_for, target_of
+from tui.navigation import screen_for, target_of
 from tui.screens.main import MainScreen
 from tui.screens.paned import PanedScreen
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from textual import events
     from textual.screen import Screen
 
+    from tui.dagfile import DagFile
     from tui.fitted import Fitting
     from tui.ports import Engine
 
@@ -40,6 +41,9 @@ PACE = 0.25
 SHARE = 3.0
 """Times as long as a refresh took, the dashboard rests before the next: a store that is slow to
 read is not read all the time."""
+LONGEST_REST = 2.0
+"""Seconds after which it looks again in any case: a store that was locked for a minute, and is not
+any more, must not stay old on the screen for three."""
 _OF_LISTS = frozenset({"sort", "reverse", "columns", "mark", "mark_all"})
 """Actions that only some lists know; elsewhere they must not act on a list that one cannot see."""
 RECHECK = 5
@@ -139,9 +143,12 @@ class Dashboard(Commanding):
             self._resting = not self._due.is_set()
             self.call_after_refresh(self._seen)
             try:
-                await asyncio.wait_for(self._urgent.wait(), max(self._pace, took * SHARE))
+                await asyncio.wait_for(self._urgent.wait(), self._rest(took))
             except TimeoutError:
                 continue
+
+    def _rest(self, took: float) -> float:
+        return max(self._pace, min(took * SHARE, LONGEST_REST))
 
     def _seen(self) -> None:
         """Go on with what would have held up the first picture."""
@@ -208,6 +215,8 @@ class Dashboard(Commanding):
 
     async def _look_at_file(self) -> None:
         """Say so when the DAG file on disk is another one than was seeded."""
+        from tui.dagfile import DagFile  # noqa: PLC0415 - not before the first picture
+
         dag = self._main.picture.progress.value.dag
         if not dag or self._watching:
             return
@@ -305,8 +314,15 @@ class Dashboard(Commanding):
                 self.say(f"{BY_NAME[name].label or name}: not on this screen", severity="warning")
 
     def open(self, target: Target) -> None:
-        """Show another screen."""
+        """Show another screen, unless it is shown already; a graph gives way to another."""
+        here = self.screen.target if isinstance(self.screen, PanedScreen) else None
+        if here == target:
+            self.say("this is on the screen already", severity="warning")
+            return
+        if here is not None and here.name == target.name == "graph":
+            self.pop_screen()
         screen = screen_for(target, self._engine, watching=self._watching)
+        screen.target = target
         screen.needs = len(self._aside.facts.needs)
         self.push_screen(screen, lambda _: self.ring(changed=True, urgent=True))
         self.ring(changed=True, urgent=True)

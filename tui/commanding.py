@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 from textual.widgets import Input
 
-from engine.commands import AddWorkers, Command, KillWorkers, Receipt, Reset
+from engine.commands import GIVEN_UP, AddWorkers, Command, KillWorkers, Receipt, Reset
 from engine.errors import AgentmuxError
 from engine.text import plural
 from tui.screens.question import (
@@ -130,24 +130,23 @@ class Commanding(Styled[None]):
             self._engine.execute(command, on_step=on_step, hurry=hurry),
             name="reset",
         )
+        given_up = False
 
         def answered(choice: str | None) -> None:
+            nonlocal given_up
             if choice == _HURRY:
                 hurry.set()
             elif choice == _GIVE_UP:
+                given_up = True
                 working.cancel()
 
         showing.answered = answered
         try:
             return await working
         except asyncio.CancelledError:
-            if not working.cancelled():
-                # It is this dashboard that goes: the reset is given up with it, in good order.
-                working.cancel()
-                with suppress(asyncio.CancelledError, AgentmuxError):
-                    await working
-                raise
-            self.say("the reset was given up; claims go on")
+            if not given_up:
+                raise  # it is this dashboard that goes, and the reset with it: see Front
+            self.say(f"{GIVEN_UP}: {showing.stands}")
             return None
         finally:
             showing.close()
@@ -239,16 +238,20 @@ class _Waiting:
         self._app = app
         self._screen: Question | None = None
         self.answered: Callable[[str | None], None] = lambda _choice: None
+        self.stands = "claims go on"
+        """How things stand once it is given up."""
 
     def tell(self, step: Step) -> None:
         """Show a step."""
-        if self._screen is None:
+        if step.what == GIVEN_UP:
+            self.stands = step.next
+        elif self._screen is None:
             self._screen = Question(
                 "Reset",
                 step_text(step),
                 (
                     Answer(_HURRY, ("K",), "K", "kill those that are left"),
-                    Answer(_GIVE_UP, ("n", "escape"), "esc", "give the reset up"),
+                    Answer(_GIVE_UP, ("n",), "", "give the reset up", leaves=True),
                 ),
             )
             self._app.push_screen(self._screen, self.answered)

@@ -12,7 +12,7 @@ from tui import look
 from tui.widgets.cells import Cell, Line, Tone, cut_end, fitted, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from engine.views import Neighbour, RunRow, TaskDetail
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 _LABEL = 12
 _MANY = 12
 """Neighbours that are named before the rest is only counted."""
+LONGEST = 8000
+"""Characters of a text, or of all values of a result, that are laid out: this is done each second.
+
+What an agent leaves can be a thousand times as long."""
+_LONGEST_OF_RUN = 500
+_LEAST = 20
+"""Characters that a value counts for at least: it takes a line, however short it is."""
+_REST = "… and more: agentmux tasks show ID --json"
+_JSON = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 def task_lines(detail: TaskDetail, now: datetime, width: int) -> list[Line]:
@@ -31,12 +40,12 @@ def task_lines(detail: TaskDetail, now: datetime, width: int) -> list[Line]:
     head = f"{symbol} {look.state_words(task, now)}"
     lines: list[Line] = [((head, tone), (f"  {look.spent(task, now)}", Tone.TEXT))]
     if task.name != task.id:
-        lines += text_lines(clean_text(task.name), width, Tone.BOLD)
+        lines += long_lines(task.name, width, Tone.BOLD)
     if task.error and task.state not in ACTIVE:
-        lines += text_lines(clean_text(task.error), width, look.why_tone(task))
+        lines += long_lines(task.error, width, look.why_tone(task))
     lines += section("Why", width)
     for sentence in detail.explanation:
-        lines += _bullet(clean_text(sentence), width)
+        lines += _bullet(sentence, width)
     lines += section("Definition", width)
     lines += pair("agent", clean_text(task.agent), width)
     if task.claimed_by:
@@ -46,12 +55,10 @@ def task_lines(detail: TaskDetail, now: datetime, width: int) -> list[Line]:
     lines += pair("timeout", age(detail.timeout), width)
     if task.priority:
         lines += pair("priority", str(task.priority), width)
-    for key, value in detail.payload.items():
-        lines += pair(clean_text(str(key)), value_words(value), width)
+    lines += pairs(detail.payload, width)
     if detail.result is not None:
         lines += section("Result", width)
-        for key, value in detail.result.items():
-            lines += pair(clean_text(str(key)), value_words(value), width)
+        lines += pairs(detail.result, width)
     lines += _neighbours("Depends on", "nothing", detail.deps, width)
     lines += _neighbours("Needed by", "nothing", detail.dependents, width)
     return lines
@@ -79,9 +86,8 @@ def run_lines(runs: Sequence[RunRow], now: datetime, width: int) -> list[Line]:
         )
         lines.append(line)
         if run.error and (room := width - 5) > 8:
-            lines += [
-                ((" " * 5 + text, Tone.DIM),) for text in wrapped(clean_text(run.error), room)
-            ]
+            told = long_lines(run.error, room, Tone.DIM, longest=_LONGEST_OF_RUN)
+            lines += [((" " * 5, Tone.DIM), *line) for line in told]
     return lines
 
 
@@ -137,9 +143,23 @@ def text_lines(text: str, width: int, tone: Tone) -> list[Line]:
     return [((part, tone),) for part in wrapped(text, width)]
 
 
+def long_lines(text: str, width: int, tone: Tone, *, longest: int = LONGEST) -> list[Line]:
+    """Return a text from outside, cleaned and wrapped; of a very long one the beginning.
+
+    The last line then says where the whole of it is to be read.
+    """
+    lines = text_lines(clean_text(text[:longest]), width, tone)
+    return lines if len(text) <= longest else [*lines, *rest_lines(width)]
+
+
+def rest_lines(width: int) -> list[Line]:
+    """Return where the whole is to be read of what was cut off."""
+    return text_lines(_REST, width, Tone.HUMAN)
+
+
 def _bullet(text: str, width: int) -> list[Line]:
-    first, *rest = wrapped(text, max(8, width - 2))
-    return [(("· ", Tone.DIM), (first, Tone.TEXT)), *(((f"  {part}", Tone.TEXT),) for part in rest)]
+    first, *rest = long_lines(text, max(8, width - 2), Tone.TEXT)
+    return [(("· ", Tone.DIM), *first), *((("  ", Tone.DIM), *line) for line in rest)]
 
 
 def pair(label: str, text: str, width: int) -> list[Line]:
@@ -149,10 +169,34 @@ def pair(label: str, text: str, width: int) -> list[Line]:
     return [(head, (first, Tone.TEXT)), *(((" " * _LABEL + part, Tone.TEXT),) for part in rest)]
 
 
-def value_words(value: object) -> str:
-    """Return a value of a payload or a result as clean text."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return clean_text(text)
+def pairs(values: Mapping[str, object], width: int) -> list[Line]:
+    """Return the values of a payload or a result by their keys; of very much the beginning."""
+    lines: list[Line] = []
+    room, whole = LONGEST, True
+    for key, value in values.items():
+        if room <= 0:
+            whole = False
+            break
+        label, text = str(key)[:LONGEST], _text(value, room)
+        lines += pair(clean_text(label), clean_text(text[:room]), width)
+        whole = len(text) <= room
+        room -= max(len(text), _LEAST)
+    return lines if whole else [*lines, *rest_lines(width)]
+
+
+def _text(value: object, most: int) -> str:
+    """Return a value as text, cut off soon after `most` characters."""
+    if isinstance(value, str):
+        return value[: most + 1]
+    text = ""
+    try:
+        for piece in _JSON.iterencode(value):
+            text += piece
+            if len(text) > most:
+                break
+    except RecursionError:
+        return "nested too deep to be told here"
+    return text
 
 
 def _neighbours(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from engine.model import LIVE_WORKERS, WorkerStatus
 from engine.text import clean_text
 from tui import look
-from tui.describe import pair, section, text_lines, value_words
+from tui.describe import LONGEST, long_lines, pair, pairs, rest_lines, section, text_lines
 from tui.widgets.cells import Line, Tone, fitted
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def run_about(run: RunRow, now: datetime, width: int) -> list[Line]:
     took = look.run_took(run, now)
     lines: list[Line] = [((head, tone), (f"  {took}", Tone.TEXT))]
     if run.error:
-        lines += text_lines(clean_text(run.error), width, tone)
+        lines += long_lines(run.error, width, tone)
     lines += pair("task", clean_text(run.task_id), width)
     who = f"{clean_text(run.worker_id)} ({clean_text(run.agent)})"
     lines += pair("worker", f"{who}, try #{run.attempt}", width)
@@ -43,8 +43,7 @@ def run_about(run: RunRow, now: datetime, width: int) -> list[Line]:
     lines += pair("run", clean_text(run.id), width)
     if run.result:
         lines += section("Result", width)
-        for key, value in run.result.items():
-            lines += pair(clean_text(str(key)), value_words(value), width)
+        lines += pairs(run.result, width)
     return lines
 
 
@@ -66,7 +65,7 @@ def worker_about(
     ran = "" if started is None else f"  {look.since(started, now)}"
     lines: list[Line] = [((words, tone), (ran, Tone.TEXT))]
     if worker.note:
-        lines += text_lines(clean_text(worker.note), width, Tone.TEXT)
+        lines += long_lines(worker.note, width, Tone.TEXT)
     lines += section("Holds", width)
     if worker.task_id is None:
         lines += text_lines("nothing", width, Tone.DIM)
@@ -99,8 +98,10 @@ def need_about(
     lines = text_lines(f"{symbol} {clean_text(need.subject)}", width, tone)
     lines.append(((f"{word} for ", Tone.DIM), (when, Tone.TEXT)))
     lines.append(())
-    for part in clean_text(need.words, newlines=True).strip().split("\n"):
+    for part in clean_text(need.words[:LONGEST], newlines=True).strip().split("\n"):
         lines += text_lines(part, width, Tone.TEXT)
+    if len(need.words) > LONGEST:
+        lines += rest_lines(width)
     if keys:
         lines += section("What you can do", width)
     for key, words in keys:

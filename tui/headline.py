@@ -32,6 +32,7 @@ _ENOUGH = 8.0
 class Mood(Struct, frozen=True):
     """What only the dashboard knows. `late` and `path` in seconds; `rate` per minute or None.
 
+    `needs` counts what needs a person, `unserved` are the agents that have work and no worker.
     `path` is how long the critical path still takes; `news` is what to say of the DAG file,
     `opening` how far the engine is that is not open yet.
     """
@@ -39,6 +40,8 @@ class Mood(Struct, frozen=True):
     watching: bool = False
     quitting: str = ""
     stale_workers: int = 0
+    needs: int = 0
+    unserved: tuple[str, ...] = ()
     late: float = 0.0
     rate: float | None = None
     path: float | None = None
@@ -62,6 +65,8 @@ def headline(snapshot: Snapshot, now: datetime, width: int, mood: Mood) -> list[
 
 def _counts(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
     counts = progress.by_state
+    # As many as the footer says and `!` lists: what failed for good is among them, too.
+    needs = max(progress.needs_human, mood.needs)
     pieces: list[Piece] = []
     for symbol, count, word in (
         (narrate.RUNNING, sum(counts.get(state, 0) for state in ACTIVE), "running"),
@@ -69,7 +74,7 @@ def _counts(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
         (narrate.WAITING, progress.waiting, "waiting"),
         (narrate.UPSTREAM, counts.get(State.BLOCKED, 0) - progress.needs_human, "blocked"),
         (narrate.FAILED, counts.get(State.FAILED, 0), "failed"),
-        (narrate.HUMAN, progress.needs_human, "for you"),
+        (narrate.HUMAN, needs, "needs you" if needs == 1 else "need you"),
         (look.STALE, mood.stale_workers, "stale"),
     ):
         if count or symbol == narrate.RUNNING:
@@ -104,11 +109,19 @@ def _alarms(snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood) -
     if progress.held:
         whom = "all" if ALL_AGENTS in progress.held else ", ".join(map(clean_text, progress.held))
         alarms.append((f"HELD {cut_end(whom, 24)}", Tone.HUMAN))
+    if mood.unserved:
+        alarms.append((_lacking(mood.unserved), Tone.HUMAN))
     if mood.news:
         alarms.append((mood.news, Tone.HUMAN))
     if mood.watching:
         alarms.append(("watching", Tone.DIM))
     return [Piece((alarm,)) for alarm in alarms]
+
+
+def _lacking(agents: Sequence[str]) -> str:
+    if len(agents) > 1:
+        return f"{plural(len(agents), 'agent')} without a worker: a adds one"
+    return f"no {cut_end(clean_text(agents[0]), 24)} worker runs: a adds one"
 
 
 def meter(progress: Progress, width: int) -> tuple[Cell, ...]:
@@ -145,8 +158,8 @@ class Pace:
 
     def note(self, now: datetime, done: int) -> None:
         """Remember how many tasks were done at a moment."""
-        if self._seen and done < self._seen[-1][1]:
-            self._seen.clear()  # reset or purged: this is another DAG
+        if self._seen and (now < self._seen[-1][0] or done < self._seen[-1][1]):
+            self._seen.clear()  # the clock was set back; or reset or purged: this is another DAG
         self._seen.append((now, done))
         while (now - self._seen[0][0]).total_seconds() > _MINUTE:
             self._seen.popleft()
@@ -196,8 +209,11 @@ def time_left(
         seconds = max((one for one in estimates if one is not None), default=None)
         active = sum(counts.get(state, 0) for state in ACTIVE)
         stands = ALL_AGENTS in progress.held or not (active or (progress.ready and workers))
-        known = seconds is not None and bool(rate) and not stands
-        return (f"~{age(seconds or 0)} left" if known else "", Tone.TEXT)
+        if seconds is None or not rate or stands:
+            return ("", Tone.TEXT)
+        if path is not None and path <= 0 and active >= left:
+            return ("overdue", Tone.STALE)  # whatever is left runs, and longer than such runs take
+        return (f"~{age(max(seconds, 1.0))} left", Tone.TEXT)
     missed = progress.total - counts.get(State.DONE, 0)
     if missed:
         return (f"over, {plural(missed, 'task')} not done", Tone.FAILED)

@@ -212,10 +212,12 @@ def _why_not_yet(
 def _ready_for(task: TaskRow, idle: Mapping[str, bool] | None) -> str:
     agent = clean_text(task.agent)
     if idle is None:
-        return f"ready for a {agent} worker"
+        return f"waits for a {agent} worker"
     if task.agent not in idle:
-        return f"ready, but no {agent} worker is there"
-    return f"ready, as the limits of {agent} allow" if idle[task.agent] else f"waits for {agent}"
+        return f"ready, but no {agent} worker runs"
+    if idle[task.agent]:
+        return f"ready, as the limits of {agent} allow"
+    return f"waits for a {agent} worker"
 
 
 def why_tone(task: TaskRow) -> Tone:

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from tui.actions.model import Place
+from tui.actions.model import Place, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,15 +14,6 @@ if TYPE_CHECKING:
     from tui.actions.model import Selection
     from tui.ports import Engine
     from tui.screens.paned import PanedScreen
-
-
-class Target(Struct, frozen=True):
-    """A screen by the name of the action that opens it, and what it is to show."""
-
-    name: str
-    task_id: str | None = None
-    run_id: str | None = None
-    worker_id: str | None = None
 
 
 def target_of(name: str, selection: Selection) -> Target | None:
@@ -61,7 +50,7 @@ def _history(selection: Selection) -> Target:
 
 
 def _worker(selection: Selection) -> Target:
-    worker_id = selection.task.worker_id if selection.task is not None else None
+    worker_id = selection.task.worker_id if selection.task is not None else selection.who
     if selection.run is not None:
         worker_id = selection.run.worker_id
     if selection.worker is not None:

@@ -7,10 +7,11 @@ dashboard that nobody opens it in pays for it. What comes from outside is shown 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from msgspec import Struct
-from textual.command import CommandPalette, DiscoveryHit, Hit, Provider
+from textual.binding import Binding
+from textual.command import CommandList, CommandPalette, DiscoveryHit, Hit, Provider
 from textual.content import Content
 
 from engine import narrate
@@ -28,6 +29,7 @@ from tui.widgets.cells import cut_end, fitted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+    from textual.binding import BindingType
     from textual.command import Hits
     from textual.style import Style
     from textual.theme import Theme
@@ -109,6 +111,11 @@ class Palette(Once[None], CommandPalette):
     """The palette over the screen that is shown. Push it as any screen."""
 
     CSS_PATH = _STYLES / "palette.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("pagedown", "page('down')", show=False),
+        Binding("pageup", "page('up')", show=False),
+        Binding("escape", "escape", show=False, id="back"),
+    ]
 
     def __init__(self) -> None:
         super().__init__(
@@ -116,6 +123,21 @@ class Palette(Once[None], CommandPalette):
             placeholder="an action, a task, a worker, a theme …",
             id="--command-palette",
         )
+
+    def hints(self) -> list[tuple[str, str]]:
+        """Return its keys, for the footer below it."""
+        keymap = cast("Host", self.app).keymap
+        back = next(iter(keymap.leaving().values()))
+        return [("↓ ↑", "move"), ("enter", "do it"), (back, "leave")]
+
+    async def action_page(self, direction: str) -> None:
+        """Go a screenful `up` or `down`, where the terminal has room for one line at least.
+
+        Where it has none, Textual has laid nothing out, and raises.
+        """
+        found = self.query_one(CommandList)
+        if found.scrollable_content_region.area:
+            await found.run_action(f"page_{direction}")
 
 
 class Everything(Provider):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.views import (
         AttentionRow,
         CriticalPath,
+        EventSpan,
         GraphNode,
         Order,
         ProcessRow,
@@ -90,6 +91,9 @@ class Queries(Protocol):
 
     async def events_at(self, seqs: Sequence[int]) -> list[Event]:
         """Return the events with these numbers, ascending; those that are gone are left out."""
+
+    async def event_span(self) -> EventSpan:
+        """Return which events there are, by their numbers."""
 
     async def last_seq(self) -> int:
         """Return the number of the newest event, 0 without any."""

@@ -159,6 +159,7 @@ class Preferences:
                 self._failed = True
             except asyncio.CancelledError:
                 self._unsaved = chosen | self._unsaved
+                self._due = True
                 raise
             else:
                 self._failed = False

@@ -27,7 +27,7 @@ from engine.commands import (
     Stop,
 )
 from engine.model import ALL_AGENTS
-from engine.receipts import listed, plan_parts, sums
+from engine.receipts import listed, plan_parts, sums, unnamed
 from engine.text import age, clean_text
 from tui.widgets.cells import Cell, Line, Tone, fitted, line_width, wrapped
 
@@ -103,7 +103,7 @@ def receipt_text(receipt: Receipt) -> Layout:
 def told(receipt: Receipt) -> tuple[list[str], list[str]]:
     """Return what a message says of what was done, and of what was refused; a line each."""
     done = [f"{_subject(name)}: {words}" for name, words in receipt.done.items()]
-    refused = [f"{_subject(one.subject)}: {one.message}" for one in receipt.refused]
+    refused = [f"{_subject(one.subject)}: {unnamed(one)}" for one in receipt.refused]
     return done, refused
 
 
@@ -159,7 +159,7 @@ def _goes_on(command: Command, receipt: Receipt, workers: Sequence[WorkerRow]) -
 def _listing(receipt: Receipt, width: int) -> Iterator[Line]:
     """List what is refused, then what is done, one subject a line."""
     room = max(8, min(40, width // 3))
-    refused = [(one.subject, one.message) for one in receipt.refused]
+    refused = [(one.subject, unnamed(one)) for one in receipt.refused]
     for title, entries, tone in (
         ("Refused", refused, Tone.HUMAN),
         ("One by one" if receipt.dry_run else "Done", list(receipt.done.items()), Tone.TEXT),

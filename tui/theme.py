@@ -44,7 +44,7 @@ AGENTMUX = Theme(
     variables={
         "running": "#6cb6ff",
         "ready": "#d5dce6",
-        "waiting": "#8490a1",
+        "waiting": "#929eb0",
         "done": "#6fce7a",
         "failed": "#ff7b72",
         "human": "#f2cc60",
@@ -74,7 +74,7 @@ AGENTMUX_LIGHT = Theme(
     variables={
         "running": "#0b5fbd",
         "ready": "#1d2430",
-        "waiting": "#66707f",
+        "waiting": "#5a6472",
         "done": "#1a7234",
         "failed": "#c0262d",
         "human": "#735500",

@@ -10,17 +10,19 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from datetime import UTC, datetime
-from math import ceil, floor
+from math import ceil, floor, inf
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.model import LIVE_WORKERS
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import tzinfo
 
-    from engine.views import RunRow
+    from engine.views import RunRow, WorkerRow
 
 SCALES = (
     0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
@@ -96,6 +98,10 @@ def _in_steps(moment: float, step: float) -> float:
     return round(moment / step, 4)
 
 
+Stay = tuple[float, float]
+"""From when to when a worker was there; infinity for one that still is."""
+
+
 class Bar(Struct, frozen=True):
     """Cells from `first` to `last` that belong to one run, or one cell that belongs to several."""
 
@@ -151,13 +157,36 @@ def _joined(owners: dict[int, list[RunRow]]) -> list[Bar]:
     return found
 
 
-def busy(runs: Iterable[RunRow], window: Window, now: float) -> float:
-    """Return the share of the window, as far as it has passed, in which a worker had a run."""
-    end = min(window.end, now)
-    passed = end - window.start
+def stays(runs: Iterable[RunRow], workers: Mapping[str, WorkerRow]) -> dict[str, Stay]:
+    """Return when the workers of some runs were there, as far as rows and runs tell.
+
+    One that came again under its id was there since its first run.
+    """
+    found: dict[str, Stay] = {}
+    for run in runs:
+        since, until = found.get(run.worker_id, (inf, -inf))
+        found[run.worker_id] = min(since, begin_of(run)), max(until, end_of(run, inf))
+    for name in found.keys() & workers.keys():
+        since, until = found[name]
+        worker = workers[name]
+        alive = worker.alive and worker.status in LIVE_WORKERS
+        seen = inf if alive else worker.beat_at.timestamp()
+        found[name] = min(since, worker.started_at.timestamp()), max(until, seen)
+    return found
+
+
+def busy(runs: Iterable[RunRow], window: Window, now: float, stay: Stay | None = None) -> float:
+    """Return the share of the time in which a worker had a run.
+
+    That time is the window, as far as it has passed, and of it what the worker was there.
+    """
+    start, end = window.start, min(window.end, now)
+    if stay is not None:
+        start, end = max(start, stay[0]), min(end, stay[1])
+    passed = end - start
     if passed <= 0:
         return 0.0
-    total, reached = 0.0, window.start
+    total, reached = 0.0, start
     for run in runs:  # in order: what was counted once is not counted again
         begin, stop = max(begin_of(run), reached), min(end_of(run, now), end)
         if stop > begin:

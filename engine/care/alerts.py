@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from engine.care.leftovers import orphans
 from engine.findings import CAP, RESET_ADVICE, RESET_BEGUN, Finding, Level
 from engine.machine import ENDING_SECONDS
-from engine.model import ACTIVE, ALL_AGENTS, State
+from engine.model import ACTIVE, ALL_AGENTS, State, WorkerStatus
 from engine.text import age, plural
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Kind(StrEnum):
 
     STUCK = "stuck"
     QUEUE = "queue"
+    UNSERVED = "unserved"
     STALE = "stale"
     HELD = "held"
     RESET = "reset"
@@ -92,6 +93,7 @@ def judge(facts: Facts) -> tuple[Alert, ...]:
         *_stale_workers(facts),
         *_resetting(facts.vitals),
         *_stuck(facts),
+        *_unserved(facts),
         *_queue(facts.vitals),
         *_held(facts.vitals),
         *(Alert(one.level, Kind.SQLITE, None, _sentence(one)) for one in facts.notes),
@@ -216,6 +218,27 @@ def _queue(vitals: Vitals) -> Iterator[Alert]:
             None,
             f"{plural(queued.total(), 'task')} are queued, more than {LONG_QUEUE}: {agents}; add "
             "workers with `agentmux worker --agent`",
+        )
+
+
+def _unserved(facts: Facts) -> Iterator[Alert]:
+    """Tell of agents that have work which nobody there could ever take."""
+    vitals = facts.vitals
+    served = {
+        worker.agent
+        for worker in vitals.workers
+        if worker.host in facts.alive and worker.status is WorkerStatus.LIVE
+    }
+    for agent, n in _queued(vitals).items():
+        if agent in served or {agent, ALL_AGENTS} & set(vitals.held):
+            continue
+        yield Alert(
+            Level.WARNING,
+            Kind.UNSERVED,
+            agent,
+            f"no {agent} worker runs, and {plural(n, 'task')} "
+            f"{'waits' if n == 1 else 'wait'} for one; "
+            f"`agentmux worker --agent {agent} --worker-id {agent}-1` starts one",
         )
 
 

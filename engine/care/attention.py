@@ -44,8 +44,9 @@ _CHEAP = 0.02
 """Seconds; a look at tasks that took no longer is taken again after whatever happens."""
 _SHARE = 50
 """One that took longer is good for so many times as long: 2 % of a core at most."""
-_RESET_PATIENCE = 60.0
-"""Seconds until a reset that has begun counts as given up; one waits 15 s for workers."""
+_PATIENCE = {Kind.RESET: 60.0, Kind.UNSERVED: 4.0}
+"""Seconds for which something may be so and needs nobody: a reset that goes on (it waits 15 s for
+workers), a fleet whose workers are about to start."""
 _NEEDS = {Kind.STALE: Need.STALE, Kind.ORPHAN: Need.ORPHAN, Kind.ENDING: Need.ORPHAN}
 _NEEDS_NOBODY = frozenset({Kind.QUEUE, Kind.HELD})
 
@@ -130,8 +131,7 @@ class Attention:
     def _alert_rows(self) -> Iterable[AttentionRow]:
         now = self._clock.now()
         for alert, since in self._wrong.alerts:
-            young = (now - since).total_seconds() < _RESET_PATIENCE
-            if alert.kind is Kind.RESET and young:
+            if (now - since).total_seconds() < _PATIENCE.get(alert.kind, 0.0):
                 continue
             yield _alert_row(alert, since)
 
@@ -163,6 +163,7 @@ def _alert_row(alert: Alert, since: datetime) -> AttentionRow:
         words=alert.message,
         task_id=alert.subject if alert.kind is Kind.STUCK else None,
         worker_id=alert.subject if alert.kind is Kind.STALE else None,
+        agent=alert.subject if alert.kind is Kind.UNSERVED else None,
     )
 
 
@@ -185,8 +186,8 @@ def _words(task: NeedyTask) -> str:
         left = ", no retry is left" if task.retries and task.attempts > task.retries else ""
         return f"failed{times}{left}{why}; retry begins it anew, purge removes it"
     if task.removed:
-        return f"waits for you{why}; it left the DAG: purge removes it, a reseed brings it back"
-    return f"waits for you{why}; retry begins it anew, cancel gives it up"
+        return f"needs you{why}; it left the DAG: purge removes it, a reseed brings it back"
+    return f"needs you{why}; retry begins it anew, cancel gives it up"
 
 
 def _rest(tasks: NeedyTasks) -> list[AttentionRow]:
@@ -195,7 +196,7 @@ def _rest(tasks: NeedyTasks) -> list[AttentionRow]:
         return []
     parts = [
         f"{count:,} {what}"
-        for count, what in ((tasks.more_failed, "failed"), (tasks.more_blocked, "wait for you"))
+        for count, what in ((tasks.more_failed, "failed"), (tasks.more_blocked, "blocked"))
         if count
     ]
     return [

@@ -140,10 +140,17 @@ class WorkerOrders:
         done = dict.fromkeys(names, "started")
         return Receipt(dry_run, done, refused, {name: n for name, n in counts.items() if n})
 
-    async def ask(self, worker: LiveWorker, word: str = "") -> None:
-        """Write a worker's stop file."""
+    async def ask(self, worker: LiveWorker, word: str = "") -> str | None:
+        """Write a worker's stop file; return what it said before, None if there was none."""
         try:
-            await asyncio.to_thread(self._presence.ask_stop, worker.agent, worker.id, word)
+            return await asyncio.to_thread(self._presence.ask_stop, worker.agent, worker.id, word)
+        except OSError as error:
+            raise StorageError(f"{error.filename}: {error.strerror}; mend its folder") from error
+
+    async def take_back(self, worker: LiveWorker, before: str | None) -> None:
+        """Let a worker be that was asked to stop and has not obeyed yet. `before`: see ask."""
+        try:
+            await asyncio.to_thread(self._presence.take_back, worker.agent, worker.id, before)
         except OSError as error:
             raise StorageError(f"{error.filename}: {error.strerror}; mend its folder") from error
 

@@ -13,7 +13,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.commands import Receipt, Reset, Step
+from msgspec import Struct
+
+from engine.commands import GIVEN_UP, Receipt, Reset, Step
 from engine.errors import AgentmuxError, LeaseConflict, StorageError
 from engine.orders.on_tasks import ANSWER
 from engine.shield import shielded
@@ -35,6 +37,15 @@ if TYPE_CHECKING:
     from engine.store.store import Store
 
 _NEXT = "then the log is rotated, the DAG is seeded and claims go on"
+_HEARD = 0.3
+"""Seconds after which it shows whether a worker had read its stop file before it was taken back."""
+
+
+class _Asked(Struct, frozen=True):
+    """A worker that was asked to stop, and what its stop file said before."""
+
+    worker: LiveWorker
+    before: str | None
 
 
 class Resetter:
@@ -85,22 +96,29 @@ class Resetter:
         async with self._only_one():
             mine = [(worker.agent, worker.id) for worker in self._host.workers.values()]
             ends = await self._workers.trees(alive)
-            asked: dict[str, LiveWorker] = {}
+            asked: dict[str, _Asked] = {}
             try:
                 await self._store.begin_reset()
                 fate = await self._stop_all(command, asked, on_step, hurry)
+            except LeaseConflict as error:
+                stands = await shielded(self._give_up(asked, mine))
+                raise LeaseConflict(
+                    f"{error}; nothing was reset: {stands}; "
+                    "wait and reset again, or --force kills them"
+                ) from None
             except (asyncio.CancelledError, AgentmuxError):
-                mine = [(agent, name) for agent, name in mine if name in asked]
-                await asyncio.shield(self._give_up(mine))
+                stands = await shielded(self._give_up(asked, mine))
+                on_step(Step(GIVEN_UP, next=stands))
                 raise
             # Too late to give up: what follows takes no time worth cutting short.
-            report = await shielded(self._complete(command, dag, mine, fate, on_step))
+            report = await shielded(self._complete(command, dag, asked, mine, fate, on_step))
             return report, fate, ends
 
     async def _complete(
         self,
         command: Reset,
         dag: Dag,
+        asked: dict[str, _Asked],
         mine: list[tuple[str, str]],
         fate: dict[str, str],
         on_step: OnStep,
@@ -121,7 +139,7 @@ class Resetter:
                 "reset again to complete it, or resume to go on as before"
             ) from error
         except AgentmuxError:
-            await self._give_up(mine)
+            on_step(Step(GIVEN_UP, next=await self._give_up(asked, mine)))
             raise
         for agent, worker_id in mine:
             try:
@@ -131,7 +149,11 @@ class Resetter:
                 fate[worker_id] = f"stopped, and not started again: {error}"
         return report
 
-    async def _give_up(self, mine: list[tuple[str, str]]) -> None:
+    async def _give_up(self, asked: dict[str, _Asked], mine: list[tuple[str, str]]) -> str:
+        """Undo what was done so far; return how things stand then.
+
+        Who has not obeyed yet is asked no longer. Of those that have, ours (`mine`) start again.
+        """
         try:
             await self._store.abandon_reset()
         except StorageError as error:
@@ -139,18 +161,37 @@ class Resetter:
                 f"the reset is given up, but claims may still be held: {error}; "
                 "`agentmux resume` lets them go on"
             ) from error
+        for one in asked.values():
+            await self._workers.take_back(one.worker, one.before)
+        if asked:
+            await asyncio.sleep(_HEARD)
         for agent, worker_id in mine:
-            # One that was asked goes first, or nobody would work here from now on.
+            if worker_id not in asked or asked[worker_id].before is not None:
+                continue
+            # One that is stopping goes first, or nobody would work here from now on.
+            here = self._host.workers.get(worker_id)
+            if here is not None and not here.stopping:
+                continue
             if await self._feed.until(partial(self._has_left, worker_id), ANSWER):
                 await self._start(agent, worker_id)
+        stopped = await self._stopped_for_good(asked)
+        if not stopped:
+            return "claims go on"
+        them = "it" if len(stopped) == 1 else "them"
+        return f"claims go on, but {', '.join(stopped)} stopped: start {them} again"
 
     async def _has_left(self, worker_id: str) -> bool:
         return worker_id not in self._host.workers
 
+    async def _stopped_for_good(self, asked: dict[str, _Asked]) -> list[str]:
+        """Return who has stopped, or is about to, because it was asked, and will not come back."""
+        going_on = {worker.id for worker in await self._workers.alive() if not worker.stopping}
+        return [name for name, one in asked.items() if name not in going_on and one.before is None]
+
     async def _stop_all(
         self,
         command: Reset,
-        asked: dict[str, LiveWorker],
+        asked: dict[str, _Asked],
         on_step: OnStep,
         hurry: asyncio.Event,
     ) -> dict[str, str]:
@@ -166,9 +207,9 @@ class Resetter:
             left = await self._workers.alive()
             for worker in left:
                 # Also one that has come since: nobody may start while we wait.
-                if worker.id not in asked or asked[worker.id].host != worker.host:
-                    asked[worker.id] = worker
-                    await self._workers.ask(worker)
+                if worker.id not in asked or asked[worker.id].worker.host != worker.host:
+                    before = await self._workers.ask(worker)
+                    asked[worker.id] = _Asked(worker, before)
             if left:
                 wait = max(0.0, deadline - self._clock.monotonic())
                 names = tuple(_name(worker) for worker in left)
@@ -179,19 +220,14 @@ class Resetter:
         if left and (hurry.is_set() or not in_time):
             if not (command.force or hurry.is_set()):
                 names = ", ".join(_name(worker) for worker in left)
-                stopped = len(asked) - len(left)
-                raise LeaseConflict(
-                    f"still alive after {command.timeout:g} s: {names}; "
-                    f"{plural(stopped, 'worker')} stopped, nothing was reset and claims go on; "
-                    "wait and reset again, or --force kills them"
-                )
+                raise LeaseConflict(f"still alive after {command.timeout:g} s: {names}")
             for worker in left:
                 on_step(Step(f"killing {_name(worker)}", next=_NEXT))
                 await self._workers.force_out(worker)
         forced = {worker.id for worker in left}
         return {
-            worker.id: "killed" if worker.id in forced else _stopped(worker)
-            for worker in asked.values()
+            name: "killed" if name in forced else _stopped(one.worker)
+            for name, one in asked.items()
         }
 
     @asynccontextmanager

@@ -8,26 +8,26 @@ from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.clock import START, ManualClock
 from support.engines import Project, until
 from support.stores import a_task
 
 from engine.care import attention as attention_module
 from engine.care.alerts import Alert, Kind
-from engine.care.attention import Attention
+from engine.care.attention import Attention, _words
 from engine.care.health import Health
 from engine.commands import Cancel, Hold, Retry, Seed
 from engine.config import Config
 from engine.core import Engine
 from engine.findings import Level
 from engine.store import needs as needs_module
+from engine.store.needs import NeedyTask
 from engine.views import Need
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    import pytest
 
     from engine.model import TaskDef
     from engine.views import AttentionRow
@@ -66,10 +66,20 @@ async def test_who_waits_for_a_person_and_who_has_no_retry_left_is_told_oldest_f
     assert in_short(rows) == [("human", "ask"), ("exhausted", "bad")]
     ask, bad = rows
     assert (ask.task_id, bad.task_id) == ("ask", "bad")
-    assert ask.words.startswith("waits for you: ")
+    assert ask.words.startswith("needs you: ")
     assert "retry" in ask.words
     assert bad.words.startswith("failed: exit code 3")
     assert ask.since <= bad.since
+
+
+@pytest.mark.parametrize(
+    ("attempts", "retries", "told"), [(3, 2, True), (2, 2, False), (1, 0, False)]
+)
+def test_that_no_retry_is_left_is_told_only_where_there_was_one(
+    attempts: int, retries: int, *, told: bool
+) -> None:
+    task = NeedyTask("a", True, None, attempts, retries, False, START)
+    assert ("no retry is left" in _words(task)) is told
 
 
 async def test_what_was_settled_is_told_no_more_and_a_retry_that_fails_again_is(
@@ -195,6 +205,18 @@ async def test_a_reset_is_told_only_once_it_must_have_been_given_up(
     assert (row.need, row.subject, row.since) == (Need.ALERT, "reset", START)
 
 
+async def test_that_no_worker_serves_an_agent_is_told_only_once_it_is_so_for_a_while(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unserved = Alert(Level.WARNING, Kind.UNSERVED, "claude", "no claude worker runs")
+    async with made_up(project, monkeypatch, unserved) as (attention, clock, _):
+        assert await attention.rows() == [], "workers may be about to start"
+        await clock.advance(5)
+        (row,) = await attention.rows()
+    assert (row.need, row.subject, row.agent) == (Need.ALERT, "claude", "claude")
+    assert row.words == "no claude worker runs"
+
+
 async def test_tasks_are_looked_through_only_after_something_happened(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +255,7 @@ async def test_of_very_many_the_oldest_are_told_and_the_rest_is_counted(
         rows = await engine.attention()
     assert [row.subject for row in rows] == ["t19", "t18", "t17", "t16", "t15", "15 more"]
     assert rows[0].words.startswith("failed after 3 attempts, no retry is left: no; ")
-    assert rows[-1].words == "and 15 more tasks: 11 failed and 4 wait for you"
+    assert rows[-1].words == "and 15 more tasks: 11 failed and 4 blocked"
     assert (rows[-1].key, rows[-1].task_id) == ("more", None)
     assert len({row.key for row in rows}) == len(rows)
 

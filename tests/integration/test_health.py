@@ -105,11 +105,31 @@ def test_many_old_runs_are_told_oldest_first_and_counted_beyond_the_cap() -> Non
 
 def test_a_queue_is_told_once_it_is_longer_than_ten() -> None:
     tallies = {("codex", State.READY, False): LONG_QUEUE, ("codex", State.READY, True): 99}
-    assert told(facts(Vitals(tallies=tallies))) == []
+    workers = (a_worker(), a_worker("claude-1", agent="claude"))
+    assert told(facts(Vitals(tallies=tallies, workers=workers))) == []
     tallies["claude", State.READY, False] = 1
-    alert = only(facts(Vitals(tallies=tallies)))
+    alert = only(facts(Vitals(tallies=tallies, workers=workers)))
     assert (alert.level, alert.kind) == (Level.WARNING, Kind.QUEUE)
     assert "11 tasks are queued, more than 10: 10 for codex, 1 for claude" in alert.message
+
+
+def test_work_that_no_worker_could_take_is_told_with_what_starts_one() -> None:
+    tallies = {
+        ("codex", State.READY, False): 2,
+        ("claude", State.READY, False): 1,
+        ("gemini", State.READY, True): 5,
+    }
+    workers = (a_worker(), a_worker("claude-1", agent="claude", status=WorkerStatus.STOPPING))
+    alert = only(facts(Vitals(tallies=tallies, workers=workers)))
+    assert (alert.level, alert.kind, alert.subject) == (Level.WARNING, Kind.UNSERVED, "claude")
+    assert alert.message == (
+        "no claude worker runs, and 1 task waits for one; "
+        "`agentmux worker --agent claude --worker-id claude-1` starts one"
+    )
+    dead = facts(Vitals(tallies=tallies, workers=(a_worker(),)), alive=frozenset())
+    assert {("unserved", "codex"), ("unserved", "claude")} <= {line[1:] for line in told(dead)}
+    held = facts(Vitals(tallies=tallies, workers=workers, held=("claude",)))
+    assert "unserved" not in {kind for _, kind, _ in told(held)}
 
 
 def test_a_silent_worker_is_an_error_only_if_it_holds_a_task() -> None:

@@ -21,7 +21,7 @@ from support.screens import FakeEngine, ago, busy
 
 from engine.views import RunRow
 from tui.app import Dashboard
-from tui.navigation import Target
+from tui.actions.model import Target
 
 FACTS = dict(agent="codex", worker_id="codex-1", attempt=1, outcome=None, claimed_at=ago(9),
              started_at=ago(9), ended_at=None, exit_code=None, error=None, result=None)

@@ -7,10 +7,13 @@ left as, and what becomes of runs, tasks and processes.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import random
 import re
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,7 +22,7 @@ import pytest
 from support.engines import suspend
 from support.program import Project, eventually
 from support.sequences import Written
-from support.terminal import ESC, Terminal, dashboard, gone
+from support.terminal import ESC, PATIENCE, Terminal, dashboard, gone
 
 from engine.files import Layout
 
@@ -40,6 +43,8 @@ tasks:
   - {id: fourth, agent: codex, deps: [third]}
 """
 CTRL_C, CTRL_Q, CTRL_Z = "\x03", "\x11", "\x1a"
+BACK = "\x7f"
+"""A second key for what esc does, where a test asks for it."""
 BEGUN = b"\x1b[?7l"
 """The last that is written when the terminal is taken: lines no longer wrap."""
 TITLES = ("1 Workers", "2 Tasks", "3 Events", "4 Stale heartbeats")
@@ -94,7 +99,7 @@ def test_a_folder_without_a_store_is_seeded_from_its_default_dag(tmp_path: Path)
     project = Project(tmp_path)
     project.write(LONG, "agentmux/dag.yaml")
     with dashboard(tmp_path, "--workers", "0") as at:
-        at.shows("no codex worker is there")
+        at.shows("no codex worker runs")
         at.shows("waits for long")
         at.press("q")
         assert at.ended() == 0
@@ -130,35 +135,91 @@ def test_what_is_wrong_is_said_once_the_terminal_is_as_it_was(
 # -- another size ----------------------------------------------------------------------------
 
 SCREENS = {
-    "dashboard": ("", "2 Tasks"),
-    "detail": ("g\r", "Depends on"),
-    "log": ("jjl", "said by first"),
-    "history": ("h", "Runs"),
-    "graph": ("d", "Graph"),
-    "timeline": ("T", "Timeline"),
-    "attention": ("!", "needs you"),
-    "worker": ("1w", "Worker"),
-    "question": ("c", "One by one"),
-    "help": ("?", "Stop the worker gracefully"),
-    "palette": (":", "an action, a task"),
+    "dashboard": ("2", "blocked by third", ""),
+    "detail": ("g\r", "Depends on", BACK),
+    "log": ("gjjl", "said by first", BACK),
+    "history": ("h", "3 runs", BACK),
+    "graph": ("d", "Graph", BACK),
+    "timeline": ("T", "Timeline", BACK),
+    "attention": ("!", "Needs you", BACK),
+    "worker": ("1w2", "Processes", BACK),
+    "question": ("2gc", "One by one", "n"),
+    "help": ("?", "Stop the worker gracefully", "?"),
+    "palette": (":", "Show everything about", ESC),
 }
-STORM = 100
+"""Every screen: the keys that lead to it from the one before, words of it, the key that leaves."""
+STORM = 8
 SMALLEST, LARGEST = (20, 5), (250, 80)
-_AGES = re.compile(r"\d[\dhms:.]*|[▁-█]")
+_AGES = re.compile(r"\d[\dhms:.]*|[▁-█]+")
 
 
 def likeness(text: str) -> str:
-    """Return a screen without what time changes: numbers, and how much room they take."""
-    return "\n".join(re.sub(r"[ ─━]+", " ", _AGES.sub("#", line)) for line in text.splitlines())
+    """Return a screen without what time changes: numbers, and how much room they take.
+
+    The first line is left out, in which words come and go with the minutes.
+    """
+    lines = text.splitlines()[1:]
+    return "\n".join(re.sub(r"[ ─━]+", " ", _AGES.sub("#", line)) for line in lines)
 
 
-def storm(at: Terminal, last: tuple[int, int]) -> None:
-    chance = random.Random(7)
+def outline(text: str) -> str:
+    """Return how long the lines are, and with what they begin and end: all in it may move."""
+    return "\n".join(f"{line[:1]}{len(line)}{line[-1:]}" for line in text.splitlines()[1:-1])
+
+
+def resized(at: Terminal, name: str, last: tuple[int, int], chance: random.Random) -> None:
+    """Go to a screen, let its terminal have many sizes, and see it as it was."""
+    keys, sign, leaving = SCREENS[name]
+    at.press(keys)
+    at.shows(sign)
+    # The axis of the timeline, and its bars, go with the time.
+    like = outline if name == "timeline" else likeness
+    before = like(at.settle(0.3))
     for _ in range(STORM):
         columns = chance.randint(SMALLEST[0], LARGEST[0])
         at.child.setwinsize(chance.randint(SMALLEST[1], LARGEST[1]), columns)
         at.read()
     at.resize(*last)
+    at.until(lambda text: like(text) == before, f"{name} as before, which was\n{before}\n")
+    assert sign in at.text
+    if leaving:
+        at.press(leaving)
+        at.hides(sign)
+
+
+@pytest.mark.parametrize("last", [(120, 40), (80, 24)], ids=["120x40", "80x24"])
+def test_a_resize_storm_on_any_screen_ends_in_the_picture_for_the_last_size(
+    worked: Project, last: tuple[int, int]
+) -> None:
+    # With another key behind it, esc may be read as one key with alt.
+    worked.write("keys: {back: [escape, backspace]}\n", "agentmux.yaml")
+    chance = random.Random(7)
+    with dashboard(worked.folder, size=last) as at:
+        at.shows("third")
+        at.shows("! 1")
+        for name in SCREENS:
+            resized(at, name, last, chance)
+        at.press(CTRL_Q)
+        assert at.ended() == 0
+    assert not Written(at.written).foreign
+    assert "Traceback" not in Written(at.written).text
+
+
+@pytest.mark.parametrize(("keys", "sign"), [("", "third"), ("?", "Stop the worker gracefully")])
+def test_a_size_that_was_another_for_a_moment_leaves_no_damage(
+    worked: Project, keys: str, sign: str
+) -> None:
+    with dashboard(worked.folder) as at:
+        at.shows("! 1")
+        at.press(keys)
+        at.shows(sign)
+        before = likeness(at.settle())
+        for _ in range(3):
+            at.child.setwinsize(10, 40)
+            at.resize(120, 40)  # what was cut off is lost
+            at.until(lambda text: likeness(text) == before, f"picture as before:\n{before}\n")
+        at.press(CTRL_Q)
+        assert at.ended() == 0
 
 
 # -- keys that come faster than the screen ---------------------------------------------------
@@ -299,18 +360,6 @@ def test_a_signal_in_the_middle_of_a_question_leaves_the_terminal_as_it_was(
     assert project.states()["long"] == "READY"
 
 
-def test_an_ssh_connection_that_drops_ends_runs_and_program_and_leaves_the_task_ready(
-    project: Project,
-) -> None:
-    with dashboard(project.folder, "long.yaml") as at:
-        works(at)
-        all_of_it = [at.process, *at.tree()]
-        at.hang_up()
-        assert gone(all_of_it)
-    assert project.states()["long"] == "READY"
-    assert list((project.state / "pids").iterdir()) == []
-
-
 # -- several over one state folder -----------------------------------------------------------
 
 SOON = 2.0
@@ -396,7 +445,7 @@ def test_what_a_dead_outside_worker_held_can_be_released_where_nobody_works(
             dies_on_screen(attentive, at, worker)
             at.until(lambda text: re.search(r"△ +outside +\ds +gone +long", text), "dead worker")
             at.press("4u")
-            at.shows("no codex worker is there")
+            at.shows("no codex worker runs")
         at.press("q")
         assert at.ended() == 0
     assert attentive.states()["long"] == "READY"
@@ -427,3 +476,60 @@ def test_a_lost_database_is_said_with_the_age_of_the_data_and_heals_by_itself(
         at.shows("HELD all")
         at.press("q")
         assert at.ended() == 0
+
+
+def test_while_somebody_else_writes_all_the_time_it_shows_what_there_is_and_steers_later(
+    worked: Project,
+) -> None:
+    with dashboard(worked.folder, "--workers", "0") as at:
+        at.shows("! 1 needs you")
+        with closing(connected(worked)) as holder:
+            holder.execute("BEGIN EXCLUSIVE")
+            at.press("p")
+            at.shows("database is locked")
+            assert "first" in at.text
+            at.press("h")
+            at.shows("3 runs")
+            at.press(ESC)
+            at.shows("2 Tasks")
+            at.hides("History")  # esc was read: no key can be taken for one with alt
+            assert "HELD" not in at.text
+            holder.execute("ROLLBACK")
+        at.press("p")
+        at.shows("HELD all")
+        worked.ok("resume")
+        at.hides("HELD all")
+        worked.ok("hold")
+        at.shows("HELD all")
+        assert time.time() - committed(worked, "HELD") < SOON
+        at.press("q")
+        assert at.ended() == 0
+
+
+WAL_LOCKS = (8, 120)
+"""How many bytes of the -shm file SQLite locks, and from where: without them nobody reads."""
+HEALED = 10.0
+"""Seconds until it looks again; three times as long as it was held up would be longer."""
+
+
+def test_a_database_that_is_locked_for_readers_is_said_and_heals_by_itself(
+    worked: Project,
+) -> None:
+    with dashboard(worked.folder, "--workers", "0") as at:
+        at.shows("! 1")
+        at.settle()
+        with (worked.state / "tasks.db-shm").open("r+b") as index:
+            fcntl.lockf(index, fcntl.LOCK_EX, *WAL_LOCKS)
+            at.until(lambda text: re.search(r"store busy for [6-9]s", text), "store that is busy")
+            assert "fourth" in at.text
+            fcntl.lockf(index, fcntl.LOCK_UN, *WAL_LOCKS)
+        worked.ok("hold")
+        text = at.shows("HELD all")
+        assert time.time() - committed(worked, "HELD") < HEALED
+        assert not re.search(r"store busy|data .* old", text)
+        at.press("q")
+        assert at.ended() == 0
+
+
+def connected(project: Project) -> sqlite3.Connection:
+    return sqlite3.connect(project.state / "tasks.db", isolation_level=None, timeout=PATIENCE)

@@ -13,7 +13,7 @@ from support.engines import ended, let_start, suspend, until
 from support.stage import staged
 from support.stores import a_task
 
-from engine.commands import Reset, Seed, Step
+from engine.commands import GIVEN_UP, Reset, Seed, Step, Stop
 from engine.errors import LeaseConflict
 from engine.model import ProcessId
 from engine.orders.on_workers import WorkerOrders
@@ -39,6 +39,58 @@ async def test_a_reset_is_told_whole_though_a_worker_cannot_be_started_again(
     assert project.kinds().count("RESET") == 1
 
 
+async def test_a_reset_that_is_given_up_takes_back_what_it_asked_and_says_who_has_obeyed(
+    project: Project,
+) -> None:
+    steps: list[Step] = []
+    waits = asyncio.Event()
+
+    def on_step(step: Step) -> None:
+        steps.append(step)
+        if [name.split()[0] for name in step.waiting_for] == ["hangs"]:
+            waits.set()
+
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", agent="gemini"))))
+        await engine.start_worker("codex", "ours")
+        obeys, hangs = project.work("obeys", agent="claude"), project.work("hangs", agent="claude")
+        await until(lambda: _live(project) == 3, "all live")
+        await suspend(hangs, project.layout)
+        going = asyncio.create_task(engine.execute(Reset(timeout=300), on_step=on_step))
+        await asyncio.wait_for(waits.wait(), 30)
+        going.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going
+        assert steps[-1] == Step(GIVEN_UP, next="claims go on, but obeys stopped: start it again")
+        assert await ended(obeys) == 0
+        assert list(project.layout.control.iterdir()) == [], "nobody is asked any longer"
+        assert list(engine._host.workers) == ["ours"]
+        hangs.send_signal(signal.SIGCONT)
+        job = a_task("b", agent="claude", payload={"seconds": 300})
+        await engine.execute(Seed(project.dag(job)))
+        await until(lambda: project.state("b") == "RUNNING", "it works on")
+        await engine.execute(Stop(("hangs",)))
+        assert await ended(hangs) == 0
+    assert "RESET" not in project.kinds()
+
+
+async def test_a_stop_that_somebody_else_asked_for_outlives_a_reset_that_was_given_up(
+    project: Project,
+) -> None:
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("a", agent="gemini"))))
+        theirs = project.work("theirs", agent="claude")
+        await until(lambda: _live(project) == 1, "it lives")
+        await suspend(theirs, project.layout)
+        stop_file = project.layout.stop_file("claude", "theirs")
+        stop_file.write_text("drain")
+        with pytest.raises(LeaseConflict, match="nothing was reset: claims go on; wait"):
+            await engine.execute(Reset(timeout=0.5))
+        assert stop_file.read_text() == "drain"
+        theirs.send_signal(signal.SIGCONT)
+        assert await ended(theirs) == 0, "it was asked before, and obeys"
+
+
 async def test_a_worker_of_ours_works_on_after_a_reset_that_was_given_up(project: Project) -> None:
     async with project.engine() as engine:
         await engine.execute(Seed(project.dag(a_task("a", agent="gemini"))))
@@ -51,7 +103,8 @@ async def test_a_worker_of_ours_works_on_after_a_reset_that_was_given_up(project
         assert list(engine._host.workers) == ["ours"]
         assert not (await engine.queries.progress()).held
         theirs.send_signal(signal.SIGCONT)
-        assert await ended(theirs) == 0, "it was asked, and obeys"
+        theirs.send_signal(signal.SIGTERM)
+        await ended(theirs)
     assert "RESET" not in project.kinds()
 
 

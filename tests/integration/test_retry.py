@@ -141,6 +141,25 @@ async def test_a_bulk_retry_against_the_order_of_the_deps_tells_no_more_than_it_
     assert kinds(events_of(it.layout)[told:]) == ["TASK_RETRIED"] * size
 
 
+async def test_what_a_bulk_retry_unblocks_is_done_by_it_and_not_refused(it: Opened) -> None:
+    chain = (a_task("a"), a_task("b", "a"), a_task("c", "b"), a_task("d", "c"))
+    await it.store.seed(a_dag(*chain, a_task("x"), a_task("y", "x")))
+    await it.order(orders.cancel, "a", "x")
+    assert _states(it) == "a:CANCELLED b:BLOCKED c:BLOCKED d:BLOCKED x:CANCELLED y:BLOCKED"
+    # Marked from below, and without b, which is between them.
+    plan = await it.order(orders.retry, "d", "c", "a", "y", dry_run=True)
+    answers = await it.order(orders.retry, "d", "c", "a", "y")
+    assert in_words(answers) == in_words(plan)
+    assert set(answers.done) == {"a", "c", "d"}
+    assert {one.state for one in answers.done.values()} == {State.READY}
+    assert answers.unblocked == 1, "b, which nobody asked for"
+    assert {name: str(error) for name, error in answers.refused.items()} == {
+        "y": "task 'y' is BLOCKED (upstream): cannot retry; retry what it depends on"
+    }
+    assert _states(it) == "a:READY b:READY c:READY d:READY x:CANCELLED y:BLOCKED"
+    check_store(it.layout)
+
+
 # With everything downstream.
 
 

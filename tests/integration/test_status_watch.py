@@ -87,7 +87,7 @@ def test_until_done_ends_with_the_dag_and_says_by_its_exit_code_how_that_went(
     assert (code, err) == (1, "")
     assert " 2 of 3 tasks of " in out.rsplit("At ", 1)[1]
     assert "claude-1 finished plan" in out
-    assert out.count("ask: waits for you: ") == 1
+    assert out.count("ask: needs you: ") == 1
     project.ok("tasks", "cancel", "ask", "--yes")
     project.ok("tasks", "purge", "ask", "--yes")
     done = project.run("status", "--watch", "--until-done")

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.desk import Desk, desk
 from support.runs import need
 from support.screens import FakeEngine, busy, running, worker
@@ -15,9 +16,9 @@ from engine.commands import Cancel, Command, Kill, Receipt, Release, Retry, Stop
 from engine.errors import StorageError
 from engine.views import AttentionRow, Need
 from tui import look
+from tui.actions.model import Target
 from tui.actions.table import ACTIONS
 from tui.keymap import Keymap
-from tui.navigation import Target
 from tui.screens.attention import AttentionScreen
 from tui.screens.main import MainScreen
 
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 
 LEAVE = {"quit", "back"}
 
-LONG = (
-    "waits for you: command not allowed: ssh " + "and much more is to be said " * 8 + "in the end"
-)
+LONG = "needs you: command not allowed: ssh " + "and much more is to be said " * 8 + "in the end"
 
 
 def needs() -> list[AttentionRow]:
@@ -74,7 +73,7 @@ async def test_each_need_has_its_symbol_its_age_and_its_words(size: tuple[int, i
             line = next(line for line in at.lines if f" {row.subject} " in line and word in line)
             assert symbol in line
         assert screen.rows.total == 5
-        assert "5 things to settle" in at.lines[0]
+        assert "Needs you  5 things" in at.lines[0]
         assert "1h23m" in at.screen
 
 
@@ -297,6 +296,21 @@ async def test_no_key_of_the_table_breaks_the_screen(monkeypatch: pytest.MonkeyP
             while at.app.screen is not screen:
                 await at.press("escape")
         assert at.app.is_running
+
+
+async def test_an_agent_without_a_worker_says_so_in_the_head_and_gets_one_with_a() -> None:
+    words = "no claude worker runs, and 1 task waits for one"
+    lacking = replace(need("unserved:claude", Need.ALERT, "claude", 9, words), agent="claude")
+    async with attention([lacking]) as (at, screen):
+        assert words in at.screen
+        assert "Start one more worker in this process" in at.screen
+        assert screen.selection().agent == "claude"
+        await at.press("escape")
+        assert at.shows(MainScreen)
+        at.app._aside.facts = replace(at.app._aside.facts, needs=(lacking,))
+        at.app.main.tell(at.app._aside.facts)
+        await at.settle()
+        assert "no claude worker runs: a adds one" in at.lines[0]
 
 
 # -- trouble ---------------------------------------------------------------------------------

@@ -7,10 +7,22 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 from support.desk import desk
-from support.screens import FakeQueries, ago, busy, ended, event, running, task, worker
+from support.screens import (
+    FakeEngine,
+    FakeQueries,
+    ago,
+    busy,
+    ended,
+    event,
+    running,
+    task,
+    worker,
+)
 
 from engine.errors import StorageError
 from engine.model import EventType, State
+from engine.views import CriticalPath
+from tui.app import Dashboard
 
 # -- what is shown ---------------------------------------------------------------------------
 
@@ -101,6 +113,19 @@ async def test_ages_grow_without_a_change_in_the_store() -> None:
         await at.settle()
         assert "50s" in at.screen
         assert len(at.engine.queries.asked) == before
+
+
+async def test_the_time_that_is_left_runs_on_without_another_look_at_the_path() -> None:
+    queries = busy()
+    queries.path = CriticalPath(("impl:T-004",), 600.0)
+    async with desk(queries, size=(160, 40)) as at:
+        async with asyncio.timeout(10):
+            while "~10:00 left" not in at.lines[0]:
+                await at.pilot.pause(0.01)
+        await at.engine.clock.sleep(30)
+        at.app.main.tick()
+        await at.settle()
+        assert "~9:30 left" in at.lines[0]
 
 
 async def test_a_worker_that_falls_silent_becomes_stale_without_a_commit() -> None:
@@ -272,7 +297,7 @@ async def test_a_query_that_fails_shows_in_its_pane_and_the_rest_lives_on() -> N
 
 async def test_a_locked_store_keeps_the_rows_and_shows_how_old_they_are() -> None:
     async with desk() as at:
-        for name in ("progress", "workers", "count_tasks", "last_seq"):
+        for name in ("progress", "workers", "count_tasks", "event_span"):
             at.engine.queries.broken[name] = StorageError("the database is locked")
         await at.engine.clock.sleep(7)
         await at.change()
@@ -283,6 +308,34 @@ async def test_a_locked_store_keeps_the_rows_and_shows_how_old_they_are() -> Non
         at.app.tick()
         await at.settle()
         assert "old" not in at.lines[0]
+
+
+@pytest.mark.parametrize("query", ["last_seq", "events", "progress"])
+async def test_nothing_that_a_store_may_throw_takes_the_screen_with_it(query: str) -> None:
+    async with desk() as at:
+        await at.press("h")
+        at.engine.queries.broken[query] = ValueError("a row that nobody can read")
+        at.engine.queries.all_events.append(event(40, EventType.ALERT, 0))
+        await at.change()
+        await at.press("escape", "j")
+        assert at.current_task == "tests:race"
+
+
+async def test_what_was_mended_at_the_opening_is_told() -> None:
+    engine = FakeEngine(busy())
+    engine.notices = ["the log was [mended]"]
+    async with desk(engine=engine) as at:
+        assert at.toasts == ["the log was [mended]"]
+
+
+async def test_a_dashboard_whose_engine_cannot_be_opened_leaves_with_1_at_once() -> None:
+    engine = FakeEngine(busy())
+    engine.failure = StorageError("no")
+    app = Dashboard(engine, pace=0.01)
+    async with app.run_test() as pilot, asyncio.timeout(10):
+        while app.is_running:
+            await pilot.pause(0.01)
+    assert app.return_code == 1
 
 
 async def test_a_store_that_does_not_answer_is_shown_as_busy() -> None:

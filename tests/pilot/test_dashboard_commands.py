@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.desk import desk
-from support.screens import FakeEngine, busy
+from support.screens import NOW, FakeEngine, busy
 
 from engine.commands import (
     AddWorkers,
@@ -25,7 +27,8 @@ from engine.commands import (
     Step,
     Stop,
 )
-from engine.errors import Code, LeaseConflict
+from engine.errors import Code, LeaseConflict, StorageError
+from tui import dagfile
 from tui.screens.choosing import Choosing, Showing
 from tui.screens.main import MainScreen
 from tui.screens.question import Question
@@ -141,6 +144,26 @@ async def test_a_command_that_would_do_nothing_says_so_and_asks_nothing() -> Non
         assert at.engine.commands == []
 
 
+async def test_a_long_plan_that_changes_nothing_can_be_read_but_not_agreed_to() -> None:
+    async with desk() as at:
+        refused = (Refusal(f"t-{n}", Code.LEASE_CONFLICT, f"it is over, {n}") for n in range(9))
+        planned(at, Receipt(refused=tuple(refused)))
+        await at.press("K")
+        assert "t-8 it is over, 8" in flat(at)
+        for key in ("y", "enter"):
+            await at.press(key)
+            assert at.engine.commands == []
+        await at.press("escape")
+        assert at.shows(MainScreen)
+
+
+async def test_ctrl_c_is_no_yes() -> None:
+    async with desk() as at:
+        planned(at, KILLED)
+        await at.press("K", "ctrl+c")
+        assert at.engine.commands == []
+
+
 async def test_a_dry_run_that_fails_is_told_and_nothing_is_done() -> None:
     async with desk() as at:
         at.engine.refusal = LeaseConflict("line 4: no such field [x]")
@@ -228,6 +251,25 @@ async def test_what_is_to_be_marked_elsewhere_does_not_count_here() -> None:
 # -- receipts --------------------------------------------------------------------------------
 
 
+async def test_the_mark_of_a_stale_worker_that_is_back_is_gone() -> None:
+    async with desk() as at:
+        await at.press("4", "space")
+        assert at.app.main.stale_rows.marked == ("gemini-2",)
+        workers = at.engine.queries.all_workers
+        workers[5] = replace(workers[5], beat_at=NOW)
+        await at.change()
+        at.app.tick()
+        assert not at.app.main.selection().marked
+
+
+async def test_marking_all_of_a_store_that_cannot_be_read_says_why() -> None:
+    async with desk() as at:
+        at.engine.queries.broken["task_ids"] = StorageError("disk I/O error")
+        await at.press("ctrl+a")
+        assert at.toasts == ["disk I/O error"]
+        assert at.app.main.task_rows.marked == ()
+
+
 async def test_every_refusal_of_a_bulk_command_can_be_read() -> None:
     async with desk() as at:
         refused = tuple(
@@ -296,7 +338,20 @@ async def test_a_reset_that_waits_can_be_given_up() -> None:
         async with asyncio.timeout(10):
             while not at.toasts:
                 await at.pilot.pause(0.01)
-        assert at.toasts == ["the reset was given up; claims go on"]
+        assert at.toasts == ["the reset is given up: claims go on"]
+        assert at.shows(MainScreen)
+
+
+async def test_a_reset_that_ends_under_another_question_leaves_no_screen_behind() -> None:
+    async with desk() as at:
+        at.engine.runs = 1
+        await resetting(at)
+        await at.press("ctrl+q")
+        at.engine.may_step.set()
+        async with asyncio.timeout(10):
+            while not at.toasts:
+                await at.pilot.pause(0.01)
+        await at.press("escape")
         assert at.shows(MainScreen)
 
 
@@ -325,6 +380,30 @@ async def test_a_dag_file_that_changes_on_disk_is_offered_until_it_is_seeded(
         planned(at, Receipt(done={"a": "created"}, counts={"created": 1}))
         await at.press("S", "y")
         await news(at, shown=False)
+
+
+async def test_the_dag_file_is_never_looked_at_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lookers = tmp_path / "dag.yaml", set()
+    path.write_text("tasks: []")
+    look = dagfile._look
+
+    def noted(*arguments: Any) -> Any:
+        lookers.add(threading.get_ident())
+        return look(*arguments)
+
+    monkeypatch.setattr(dagfile, "_look", noted)
+    queries = busy()
+    queries.dag = str(path)
+    async with desk(queries, size=(160, 40)) as at:
+        planned(at, Receipt(done={"a": "created"}, counts={"created": 1}))
+        await at.press("S", "y")
+        await at.app._look_at_file()
+        path.write_text("tasks: [{id: a, agent: codex}]")
+        await news(at, shown=True)
+    assert lookers
+    assert threading.get_ident() not in lookers
 
 
 async def test_a_dashboard_that_only_watches_offers_no_reseed(tmp_path: Path) -> None:
@@ -375,6 +454,13 @@ async def test_a_without_tasks_says_what_to_do() -> None:
     async with desk(queries) as at:
         await at.press("a")
         assert at.toasts == ["no tasks, so no agent to work for: seed a DAG first"]
+
+
+async def test_a_on_a_store_that_cannot_be_read_says_why() -> None:
+    async with desk() as at:
+        at.engine.queries.broken["agent_counts"] = StorageError("disk I/O error")
+        await at.press("a")
+        assert at.toasts == ["disk I/O error"]
 
 
 async def test_o_sorts_by_the_next_column_and_shift_o_turns_the_order_round() -> None:

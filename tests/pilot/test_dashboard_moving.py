@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 from support.desk import desk
+from support.screens import FakeQueries, busy, event
 from textual.events import MouseScrollDown
 from textual.widgets import Input
 
+from engine.model import EventType
 from tui.actions.model import Place
+from tui.actions.table import ACTIONS
 from tui.screens.detail import DetailScreen
+from tui.screens.worker import WorkerScreen
+from tui.widgets.cells import Tone
 
 # -- moving ----------------------------------------------------------------------------------
 
@@ -105,6 +110,41 @@ async def test_below_100_columns_the_panes_are_tabs() -> None:
         assert at.current_task == "tests:race"
 
 
+async def test_no_key_that_steers_or_moves_breaks_a_dashboard_without_rows() -> None:
+    steers = [a.keys[0] for a in ACTIONS if a.command or a.name in {"mark", "mark_all"}]
+    moves = [a.keys[0] for a in ACTIONS if a.local and not a.places]
+    async with desk(FakeQueries()) as at:
+        for pane in "1234":
+            await at.pilot.press(pane, *moves)
+            for key in steers:
+                await at.pilot.press(key, "escape")
+        await at.settle()
+        assert at.place is Place.STALE
+
+
+@pytest.mark.parametrize("key", ["enter", "!", "h", "d", "T", "l", "w"])
+async def test_every_screen_lives_through_a_terminal_of_any_size(key: str) -> None:
+    async with desk() as at:
+        await at.press(key)
+        for size in ((1, 1), (60, 1), (400, 120), (120, 40)):
+            await at.pilot.resize_terminal(*size)
+            at.app.tick()
+            await at.pilot.press("j", "G", "pagedown")
+        await at.settle()
+        assert at.app.is_running
+        await at.press("escape")
+        assert at.app.screen is at.app.main
+
+
+@pytest.mark.parametrize("screen", ["enter", "!", "d", "T", "l", "w"])
+async def test_a_key_that_a_screen_has_no_use_for_says_so(screen: str) -> None:
+    async with desk() as at:
+        await at.press(screen)
+        for count, key in enumerate(("o", "O", "ctrl+a"), 1):
+            await at.press(key)
+            assert len(at.toasts) == count
+
+
 # -- the filter ------------------------------------------------------------------------------
 
 
@@ -170,3 +210,35 @@ async def test_control_characters_cannot_be_pasted_into_the_filter() -> None:
         await at.settle()
         assert line.value == "ab"
         assert isinstance(line, Input)
+
+
+async def test_w_on_an_event_opens_its_worker_or_says_why_it_does_not() -> None:
+    queries = busy()
+    queries.all_events += [
+        event(900, EventType.WORKER_STOPPED, 3, worker_id="codex-9"),
+        event(901, EventType.WORKER_LOST, 2, worker_id="codex-99"),
+        event(902, EventType.SEEDED, 1),
+    ]
+    async with desk(queries) as at:
+        await at.press("3", "G", "w")
+        assert at.toasts == ["this event is about no worker"]
+        await at.press("k", "w")
+        assert at.toasts[-1] == "codex-99 is gone: the store knows no worker of that name"
+        keys = {piece.name: piece.cells[0][1] for piece in at.app.main.keys._pieces}
+        assert keys["worker"] is Tone.OFF
+        await at.press("k")
+        keys = {piece.name: piece.cells[0][1] for piece in at.app.main.keys._pieces}
+        assert keys["worker"] is Tone.BOLD
+        await at.press("w")
+        assert at.shows(WorkerScreen)
+        assert "codex-9" in at.lines[0]
+
+
+async def test_what_is_wrong_with_a_filter_can_be_read_to_its_end_at_80_columns() -> None:
+    async with desk(size=(80, 24)) as at:
+        await at.press("/", *"stat:failed")
+        told = " ".join(at.screen.replace("│", " ").split())
+        assert "'stat' is no field: is 'state' meant?" in told
+        assert "to look for the text, put it in quotes" in told
+        await at.press("escape")
+        assert "is no field" not in at.screen

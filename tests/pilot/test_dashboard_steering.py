@@ -12,12 +12,14 @@ from textual.events import Key
 from engine.commands import Hold, Receipt, Refusal, Release, Resume, Stop
 from engine.errors import Code, LeaseConflict
 from engine.model import State
+from tui.actions.model import Target
 from tui.actions.table import ACTIONS
 from tui.screens.detail import DetailScreen
+from tui.screens.graph import GraphScreen
 from tui.screens.help import HelpScreen
 from tui.screens.main import MainScreen
 from tui.screens.question import Question
-from tui.widgets.document import Document
+from tui.widgets.document import Document, Layout
 
 # -- steering --------------------------------------------------------------------------------
 
@@ -103,6 +105,9 @@ async def test_a_command_that_fails_is_reported_and_the_screen_lives_on(
     ("keys", "reason"),
     [
         (("G", "u"), "spike:graphql is cancelled: no worker holds it"),
+        (("r",), "impl:T-004 is running; K kills its run, u releases it"),
+        (("1", "space", "u"), "the marks are on workers, and this is for tasks"),
+        (("1", "space", "c"), "the marks are on workers, and this is for tasks"),
         (("G", "s"), "no worker holds spike:graphql"),
         (("1", "j", "j", "j", "u"), "codex-2 holds no task"),
         (("2", "/", *"xyzzy", "enter", "enter"), "nothing here to show"),
@@ -114,8 +119,10 @@ async def test_a_command_that_fails_is_reported_and_the_screen_lives_on(
 async def test_an_action_that_makes_no_sense_says_why(keys: tuple[str, ...], reason: str) -> None:
     async with desk() as at:
         await at.press(*keys)
-        assert at.toasts == [reason]
+        (told,) = at.toasts
+        assert told.startswith(reason)
         assert at.engine.commands == []
+        assert at.engine.dry_runs == []
 
 
 async def test_a_dead_process_cannot_be_stopped_and_the_reason_says_what_to_do() -> None:
@@ -132,7 +139,9 @@ async def test_watching_shows_everything_and_steers_nothing() -> None:
         assert at.engine.commands == []
         assert len(at.toasts) == 1, "what is on the screen already is not said again"
         assert "only watches" in at.toasts[0]
-        await at.press("2", "enter")
+        await at.press("2", "space")
+        assert at.app.main.task_rows.marked == ()
+        await at.press("enter")
         assert at.shows(DetailScreen)
         await at.press("u")
         assert at.engine.commands == []
@@ -212,6 +221,30 @@ async def test_the_detail_screen_is_live_and_steers_its_task() -> None:
         assert at.shows(MainScreen)
 
 
+@pytest.mark.parametrize(
+    ("keys", "laid_out"), [((), {"about", "runs-text"}), (("G",), {"about"})], ids=["runs", "ended"]
+)
+async def test_as_time_goes_by_only_what_ages_is_laid_out_again(
+    keys: tuple[str, ...], laid_out: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: set[str | None] = set()
+    show = Document.show
+
+    def noted(document: Document, layout: Layout) -> None:
+        shown.add(document.id)
+        show(document, layout)
+
+    async with desk() as at:
+        await at.press(*keys, "enter")
+        monkeypatch.setattr(Document, "show", noted)
+        await at.engine.clock.sleep(1)
+        at.app.tick()
+        await at.settle()
+        assert shown == laid_out
+        await at.change()
+        assert shown == {"about", "runs-text", "events-text"}, "nothing new is in the output"
+
+
 async def test_detail_panes_are_chosen_zoomed_and_scrolled_by_the_same_keys() -> None:
     async with desk(size=(120, 24)) as at:
         await at.press("enter", "z")
@@ -223,6 +256,56 @@ async def test_detail_panes_are_chosen_zoomed_and_scrolled_by_the_same_keys() ->
         assert "▌1 Task" in at.lines[1]
         await at.press("escape")
         assert at.shows(DetailScreen)
+        await at.press("escape")
+        assert at.shows(MainScreen)
+
+
+@pytest.mark.parametrize("key", ["!", "h", "d", "T", "l", "w"])
+async def test_the_key_of_a_screen_does_not_open_it_once_more_from_itself(key: str) -> None:
+    async with desk() as at:
+        await at.press(key)
+        shown = at.app.screen
+        await at.press(key)
+        assert at.app.screen is shown
+        (told,) = at.toasts
+        assert "already" in told
+        await at.press("escape")
+        assert at.shows(MainScreen)
+
+
+async def test_d_in_the_graph_goes_on_to_the_graph_around_another_task() -> None:
+    async with desk() as at:
+        await at.press("d", "right", "d")
+        graph = at.app.screen
+        assert isinstance(graph, GraphScreen)
+        assert graph.target == Target("graph", graph.selection().opens)
+        assert graph.target != Target("graph", "impl:T-004")
+        await at.press("escape")
+        assert at.shows(MainScreen)
+
+
+@pytest.mark.parametrize("key", ["l", "d", "T"])
+async def test_where_there_is_one_pane_z_says_so_and_escape_still_leaves(key: str) -> None:
+    async with desk() as at:
+        await at.press(key, "z")
+        assert at.toasts == ["there is one pane here, and it has the whole screen"]
+        await at.press("escape")
+        assert at.shows(MainScreen)
+
+
+async def test_below_100_columns_z_says_that_there_is_nothing_to_zoom() -> None:
+    async with desk(size=(80, 24)) as at:
+        await at.press("enter", "z")
+        assert at.toasts == ["below 100 columns a pane has the whole screen anyway"]
+        await at.press("escape")
+        assert at.shows(MainScreen)
+
+
+async def test_a_zoom_that_cannot_be_seen_any_longer_does_not_hold_up_escape() -> None:
+    async with desk() as at:
+        await at.press("enter", "z")
+        await at.pilot.resize_terminal(80, 24)
+        await at.settle()
         await at.press("escape")
         assert at.shows(MainScreen)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from support.host import Host
 from support.screens import screen_text
+from textual._compositor import LayoutUpdate
 from textual.app import App
 from textual.color import Color
+from textual.events import Resize
+from textual.geometry import Size
 
 from engine.config import ScreenConfig
 from engine.errors import ValidationError
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.style import Style
+    from textual.screen import Screen
 
 REMAPPED = Keymap({"cancel": ("X",), "down": ("n",), "filter": ("f10", "comma"), "kill": ("c",)})
 
@@ -190,6 +195,33 @@ async def test_a_locale_without_utf_8_gets_ascii(monkeypatch: pytest.MonkeyPatch
         assert screen_text(app).isascii()
 
 
+# -- size ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0, 0.003, 0.05])
+async def test_a_terminal_that_was_smaller_for_a_moment_gets_all_of_the_screen_again(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Host()
+    painted: list[object] = []
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        paint = app._display
+        app.post_message(Resize(Size(40, 10), Size(40, 10)))
+        await asyncio.sleep(seconds)
+
+        def seen(screen: Screen[None], what: object) -> None:
+            painted.append(what)
+            paint(screen, what)  # type: ignore[arg-type]  # whatever it was handed
+
+        monkeypatch.setattr(app, "_display", seen)
+        app.post_message(Resize(Size(80, 24), Size(80, 24)))
+        async with asyncio.timeout(10):
+            while not any(isinstance(update, LayoutUpdate) for update in painted):
+                await pilot.pause(0.01)
+        assert app.screen.size == (80, 24)
+
+
 # -- switches ------------------------------------------------------------------------------
 
 
@@ -233,7 +265,7 @@ async def test_what_an_attendant_says_is_said_as_far_as_it_is_switched_on(
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
-async def test_toasts_stand_at_the_top_right_whatever_is_below(size: tuple[int, int]) -> None:
+async def test_toasts_stand_at_the_bottom_right_above_the_keys(size: tuple[int, int]) -> None:
     app = Host()
     long = Toast("a rather long message " * 5)
     async with app.run_test(size=size, notifications=True) as pilot:
@@ -242,8 +274,8 @@ async def test_toasts_stand_at_the_top_right_whatever_is_below(size: tuple[int, 
         regions = [toast.region for toast in app.screen.query("Toast")]
         assert len(regions) == 3
         assert {region.right for region in regions} == {size[0]}
-        assert min(region.y for region in regions) == 1
-        assert max(region.bottom for region in regions) <= 1 + 1 + 2 * 3
+        assert max(region.bottom for region in regions) == size[1] - 3
+        assert min(region.y for region in regions) >= size[1] - 3 - (1 + 2 * 3)
         assert max(region.width for region in regions) <= 60
 
 

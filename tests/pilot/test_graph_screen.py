@@ -375,6 +375,16 @@ async def test_a_folded_fan_is_steered_as_a_whole_after_a_dry_run() -> None:
         assert at.engine.commands == []
 
 
+async def test_what_may_be_done_goes_with_what_became_of_the_task() -> None:
+    async with graph(start="impl:b") as (at, screen, _):
+        at.engine.queries.all_tasks[2] = ended("impl:b", State.DONE, "claude-1", 31)
+        await at.change()
+        await settled(at, screen)
+        await at.press("u")
+        assert at.engine.commands == []
+        assert at.toasts == ["impl:b is done: no worker holds it"]
+
+
 async def test_a_key_never_acts_on_a_task_that_was_read_before_the_cursor_moved() -> None:
     async with graph(start="impl:b") as (at, screen, canvas):
         canvas.choose("lone")
@@ -454,3 +464,73 @@ async def test_only_what_changed_is_painted_again() -> None:
         assert painted == []
         await at.press("left")
         assert 0 < len(set(painted)) < canvas.size.height
+
+
+# -- finding ---------------------------------------------------------------------------------
+
+
+async def test_slash_finds_a_task_by_id_while_one_types_and_n_goes_on() -> None:
+    async with graph() as (at, screen, canvas):
+        await at.press("/", "i", "m", "p", "l")
+        assert at.app.focused is screen.find.input
+        assert canvas.chosen == "impl:b", "what it was on matches already"
+        assert "impl: 2 of 2" in at.screen
+        await at.press("enter")
+        assert canvas.has_focus
+        await at.press("n")
+        assert canvas.chosen == "impl:a"
+        assert screen.selection().opens == "impl:a"
+        assert "impl: 1 of 2" in at.screen
+        await at.press("N")
+        assert canvas.chosen == "impl:b"
+        await at.press("escape")
+        assert "impl: " not in at.lines[1]
+        assert at.shows(GraphScreen)
+        await at.press("escape")
+        assert at.shows(MainScreen)
+
+
+async def test_a_task_is_found_by_its_name_too_and_case_counts_if_it_is_typed() -> None:
+    queries = dag()
+    queries.all_tasks[-1] = replace(queries.all_tasks[-1], name="Write the Manual")
+    async with graph(queries) as (at, _, canvas):
+        await at.press("/", *"manual", "enter")
+        assert canvas.chosen == "lone"
+        await at.press("g", "/", *"MANUAL")
+        assert canvas.chosen != "lone"
+        assert "no task matches MANUAL" in at.screen
+
+
+async def test_a_match_in_a_folded_fan_unfolds_it_and_esc_folds_it_again() -> None:
+    async with graph() as (at, screen, canvas):
+        await at.press("/", *"test:5")
+        assert canvas.chosen == "test:5"
+        assert "▌◌ test:5" in at.screen
+        await at.press("escape")
+        await settled(at, screen)
+        assert canvas.chosen == "impl:b"
+        assert "■ 8 tasks" in at.screen
+        await at.press("/", *"test:5", "enter")
+        assert screen.selection().opens == "test:5"
+
+
+async def test_n_without_anything_to_find_says_how_one_asks() -> None:
+    async with graph() as (at, _, canvas):
+        before = canvas.chosen
+        await at.press("n")
+        assert at.toasts == ["nothing to find yet: / asks for it"]
+        assert canvas.chosen == before
+
+
+async def test_a_pattern_that_cannot_be_read_is_told_and_moves_nothing() -> None:
+    async with graph() as (at, _, canvas):
+        await at.press("/", *"/(/")
+        assert canvas.chosen == "impl:b"
+        assert "missing )" in at.screen
+
+
+async def test_the_label_of_v_says_what_it_leads_to() -> None:
+    async with graph(size=(200, 60)) as (at, _, _):
+        assert "v tree" in at.footer
+        await at.press("v")
+        assert "v layers" in at.footer

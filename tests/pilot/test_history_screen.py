@@ -13,8 +13,8 @@ from support.screens import FakeEngine, FakeQueries, busy
 from engine.errors import StorageError
 from engine.model import RunOutcome
 from engine.views import Order
+from tui.actions.model import Target
 from tui.actions.table import ACTIONS
-from tui.navigation import Target
 from tui.screens.choosing import Showing
 from tui.screens.history import HistoryScreen
 from tui.screens.main import MainScreen

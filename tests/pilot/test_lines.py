@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from rich.cells import cell_len
 from support.screens import NOW, ago, busy, running, task
 
-from engine.model import Reason, State
-from engine.views import Progress
+from engine.model import Reason, RunOutcome, State
+from engine.views import Neighbour, Progress, RunRow, TaskDetail
 from tui import look
-from tui.actions.table import ACTIONS
-from tui.describe import log_lines, task_lines
+from tui.actions.model import Place, Selection
+from tui.actions.table import ACTIONS, BY_NAME
+from tui.describe import LONGEST, log_lines, run_lines, task_lines
+from tui.describe_fleet import run_about
 from tui.headline import Mood, Pace, headline, meter, sparkline, time_left
 from tui.keymap import Keymap
 from tui.panes.tasks import TasksList
@@ -26,7 +29,11 @@ from tui.widgets.columns import GAP, fit
 from tui.widgets.rows import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from engine.views import TaskRow
+    from tui.widgets.cells import Line
 
 
 @pytest.mark.parametrize("width", range(20, 220, 7))
@@ -95,6 +102,15 @@ def test_the_pace_is_what_was_seen_and_else_what_the_store_counted() -> None:
     assert pace.per_minute((0, 10, 20, 0)) == 15
 
 
+def test_a_clock_that_is_set_back_leaves_no_pace_behind() -> None:
+    pace = Pace()
+    for second in range(0, 60, 10):
+        pace.note(NOW + timedelta(seconds=second), second)
+    for second in range(0, 60, 10):
+        pace.note(NOW + timedelta(hours=-1, seconds=second), 60 + second // 10)
+    assert pace.per_minute(()) == pytest.approx(6)
+
+
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
@@ -125,6 +141,39 @@ def test_nobody_tells_the_time_left_while_nothing_can_start() -> None:
     assert time_left(waiting, 5.0, 300.0)[0] == ""
 
 
+def test_work_that_takes_longer_than_it_ever_did_is_overdue_and_not_done_in_no_time() -> None:
+    last = Progress(total=10, by_state={State.DONE: 9, State.RUNNING: 1})
+    assert time_left(last, 600.0, 0.0)[0] == "overdue"
+    assert time_left(last, None, 0.0)[0] == ""
+    assert time_left(last, 600.0, 0.2)[0] == "~1s left"
+    more = Progress(total=10, by_state={State.DONE: 5, State.RUNNING: 1, State.READY: 4}, ready=4)
+    assert time_left(more, 5.0, 0.0)[0] == "~1:00 left"
+
+
+def told(mood: Mood, **more: Any) -> str:
+    progress = Progress(total=9, by_state={State.READY: 8, State.BLOCKED: 1}, **more)
+    picture = Snapshot(progress=Section(progress, NOW))
+    return "  ".join(
+        "".join(text for text, _ in piece.cells) for piece in headline(picture, NOW, 200, mood)
+    )
+
+
+def test_the_headline_counts_what_needs_you_as_the_footer_does() -> None:
+    assert "▲ 1 needs you" in told(Mood(), needs_human=1)
+    assert "▲ 3 need you" in told(Mood(needs=3), needs_human=1)
+    assert "need" not in told(Mood())
+    footer = BY_NAME["attention"]
+    assert footer.label_for(Selection(Place.TASKS), 1) == "1 needs you"
+    assert footer.label_for(Selection(Place.TASKS), 3) == "3 need you"
+    assert footer.label_for(Selection(Place.TASKS)) == "needs you"
+
+
+def test_the_headline_says_whom_nobody_serves_and_what_helps() -> None:
+    assert "no claude worker runs: a adds one" in told(Mood(unserved=("claude",)))
+    assert "2 agents without a worker: a adds one" in told(Mood(unserved=("claude", "codex")))
+    assert "worker" not in told(Mood())
+
+
 def test_at_60_columns_the_headline_keeps_what_is_wrong() -> None:
     progress = Progress(
         total=100,
@@ -151,6 +200,9 @@ def test_why_names_the_deps_in_the_way_as_far_as_they_are_known() -> None:
     broken = task("x", State.BLOCKED, deps=("a", "b"), reasons=(Reason.UPSTREAM,))
     assert look.why(broken, NOW, known={"b": State.FAILED}) == "blocked by b"
     assert look.why(task("x"), NOW, held=("codex",)) == "claims are held"
+    assert look.why(task("x"), NOW) == "waits for a codex worker"
+    assert look.why(task("x"), NOW, idle={"codex": False}) == "waits for a codex worker"
+    assert look.why(task("x"), NOW, idle={"claude": True}) == "ready, but no codex worker runs"
     assert look.why(task("x", not_before=ago(-12)), NOW) == "again in 12s"
     assert look.why(running("x", "codex-1", 5), NOW, notes={"x": "thinking"}) == "thinking"
 
@@ -178,14 +230,82 @@ def test_the_tail_survives_whatever_is_in_the_file(tmp_path: Path) -> None:
     assert "cannot read" in read_tail(tmp_path).error
 
 
+MEGABYTE = "word " * 200_000
+WHOLE = "agentmux tasks show ID --json"
+
+
+def detail_of(row: TaskRow, **more: Any) -> TaskDetail:
+    facts: dict[str, Any] = {
+        "payload": {}, "timeout": 60.0, "result": None, "deps": (), "dependents": (),
+        "runs": (), "events": (), "explanation": (),
+    }  # fmt: skip
+    return TaskDetail(task=row, **(facts | more))
+
+
+def words(lines: Sequence[Line]) -> str:
+    return "\n".join("".join(text for text, _ in line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "much",
+    [
+        {"error": MEGABYTE},
+        {"payload": {"prompt": MEGABYTE}},
+        {"result": {"lines": [MEGABYTE, {"a": [MEGABYTE]}]}},
+        {"result": {f"key-{n}": n for n in range(100_000)}},
+        {"explanation": (MEGABYTE,)},
+        {"name": MEGABYTE},
+    ],
+    ids=lambda much: next(iter(much)),
+)
+def test_of_a_megabyte_of_words_the_beginning_is_told_and_where_the_rest_is(much: Any) -> None:
+    of_task = {key: text for key, text in much.items() if key in {"error", "name"}}
+    rest = {key: text for key, text in much.items() if key not in of_task}
+    lines = task_lines(detail_of(task("a", State.FAILED, **of_task), **rest), NOW, 60)
+    assert len(words(lines)) < 3 * LONGEST
+    assert words(lines).count(WHOLE) == 1
+
+
+def test_what_is_not_too_long_is_told_whole() -> None:
+    error = "x" * LONGEST
+    row = task("a", State.FAILED, error=error)
+    result = {"text": "y" * (LONGEST - 200), "list": [1, {"a": None}], "wide": "é\x1b[2Jé"}
+    text = words(task_lines(detail_of(row, result=result), NOW, 60))
+    assert text.count("x") >= LONGEST
+    assert text.count("y") >= LONGEST - 200
+    assert '[1, {"a": null}]' in text
+    assert "éé" in text
+    assert WHOLE not in text
+
+
+def test_what_is_nested_too_deep_is_said_to_be() -> None:
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    assert "nested too deep" in words(task_lines(detail_of(task("a"), result={"d": deep}), NOW, 60))
+
+
+def test_the_long_errors_of_runs_are_cut_in_the_list_and_told_whole_elsewhere() -> None:
+    row = RunRow(
+        id="r", task_id="a", agent="codex", worker_id="codex-1", attempt=1,
+        outcome=RunOutcome.FAILED, claimed_at=NOW, started_at=NOW, ended_at=NOW, exit_code=1,
+        error="word " * 1000, result=None,
+    )  # fmt: skip
+    listed = words(run_lines([row], NOW, 60))
+    assert listed.count("word") < 200
+    assert WHOLE in listed
+    assert words(run_about(row, NOW, 60)).count("word") == 1000
+    long = words(run_about(replace(row, error=MEGABYTE, result={"a": MEGABYTE}), NOW, 60))
+    assert len(long) < 3 * LONGEST
+    assert long.count(WHOLE) == 2
+
+
 def test_no_line_of_a_text_is_wider_than_its_pane() -> None:
     queries = busy()
     long = task(
         "i" * 200, name="n" * 300, error="e" * 500, deps=tuple("d" * n for n in range(1, 60))
     )
     tails = (("stdout", Tail(("x" * 500,), cut=True)), ("stderr", Tail(error="no")))
-    from engine.views import Neighbour, TaskDetail
-
     detail = TaskDetail(
         task=long,
         payload={"kind": "shell", "cmd": "c" * 400, "env": {"A": "b" * 300}},

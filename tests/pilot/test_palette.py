@@ -218,6 +218,27 @@ async def test_it_fits_on_every_screen(size: tuple[int, int]) -> None:
         assert "Kill the worker, or the task's run" in screen_text(at.app)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (4, 2), (10, 3), (20, 5), (80, 7)])
+async def test_in_a_terminal_of_a_few_cells_no_key_breaks_it(size: tuple[int, int]) -> None:
+    every = ("pagedown", "pageup", "ctrl+end", "ctrl+home", "down", "up", "pagedown")
+    async with palette(size=size) as at:
+        await at.pilot.press(*every)
+        await at.type("hold", "hold")
+        await at.pilot.press(*every, "ctrl+home")
+        await at.choose()
+        assert at.app.acted == ["hold"]
+
+
+async def test_it_lives_through_a_terminal_that_gets_too_small_for_it() -> None:
+    async with palette() as at:
+        for size in ((10, 3), (1, 1), (4, 2), (120, 40)):
+            await at.pilot.resize_terminal(*size)
+            await at.pilot.press("pagedown")
+        await at.type("hold", "hold")
+        await at.choose()
+        assert at.app.acted == ["hold"]
+
+
 @pytest.mark.parametrize("variable", ["NO_COLOR", "TERM"])
 async def test_what_is_chosen_is_seen_in_few_colours_and_in_none(
     monkeypatch: pytest.MonkeyPatch, variable: str

@@ -134,10 +134,26 @@ async def test_the_foot_tells_the_run_under_the_cursor() -> None:
 
 async def test_the_busy_share_of_each_worker_is_shown() -> None:
     async with timeline() as (at, _, canvas):
-        window = canvas.window
-        passed = NOW.timestamp() - window.start
-        assert f"{520 / passed:.0%}" in lane(at, "claude-1")
-        assert f"{250 / passed:.0%}" in lane(at, "codex-1")
+        assert canvas.window.start < ago(900).timestamp(), "nobody was there that early"
+        assert f"{520 / 900:.0%}" in lane(at, "claude-1")
+        assert f"{250 / 900:.0%}" in lane(at, "codex-1")
+        assert f"{190 / 300:.0%}" in lane(at, "codex-10"), "it came 900 s ago and left 600 s ago"
+        assert f"busy {(520 / 900 + 250 / 900 + 190 / 300) / 3:.0%}" in at.lines[0]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 60)])
+async def test_colours_and_signs_are_explained_where_there_is_room(size: tuple[int, int]) -> None:
+    async with timeline(size=size) as (at, _, _):
+        legend = at.lines[-3]
+        assert "● running" in legend.replace("  ", " ")
+        assert "✗  failed" in legend
+        assert "─  idle" in legend or size[0] < 100
+
+
+async def test_without_room_the_lines_of_the_workers_go_before_the_legend() -> None:
+    runs = [run(f"t{n}", f"codex-{n}", 100 + n, 50) for n in range(40)]
+    async with timeline(FakeQueries(every_run=runs), size=(120, 24)) as (at, _, _):
+        assert "failed" not in at.screen
 
 
 async def test_several_runs_in_one_cell_are_counted() -> None:
@@ -367,18 +383,26 @@ async def test_plus_and_minus_zoom() -> None:
         await at.press("plus")
         assert canvas.window.step < step
         assert screen.follows
-        await at.press("minus", "minus")
-        assert canvas.window.step > step
+        await at.press("minus")
+        assert canvas.window.step == step
         assert canvas.window.cell(NOW.timestamp()) == canvas.window.cells - 2
         for _ in range(40):
             canvas.action_scale(1)
         await at.settle()
         assert canvas.window.step == 0.1
         assert "a cell is 0.1 s already" in at.toasts
+
+
+async def test_one_zooms_out_no_farther_than_all_that_there_is() -> None:
+    queries = fleet()
+    queries.every_run = [run("old", "codex-1", 90_000, 80_000), *queries.every_run]
+    async with timeline(queries) as (at, _, canvas):
         for _ in range(60):
             canvas.action_scale(-1)
         await at.settle()
-        assert canvas.window.step == 86_400
+        assert canvas.window.start <= ago(90_000).timestamp()
+        assert canvas.window.end - canvas.window.start < 3 * 90_000
+        assert at.toasts[-1] == "all runs that there are can be seen already"
 
 
 async def test_zooming_keeps_the_run_under_the_cursor_in_view_after_a_pan() -> None:

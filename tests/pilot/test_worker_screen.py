@@ -15,9 +15,9 @@ from engine.commands import Cancel, Command, KillWorkers, Receipt, Release, Stop
 from engine.errors import StorageError
 from engine.model import EventType, RunOutcome, WorkerStatus
 from tui import look
+from tui.actions.model import Target
 from tui.actions.table import ACTIONS
 from tui.describe_fleet import worker_about
-from tui.navigation import Target
 from tui.screens.main import MainScreen
 from tui.screens.worker import WorkerScreen
 from tui.widgets.cells import line_width

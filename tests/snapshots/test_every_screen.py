@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 from support.fleet import fleet
-from support.screens import settle
+from support.screens import NOW, settle
+from textual.command import CommandList
+from textual.widgets import Input
+from textual.worker import WorkerState
 
 from engine.commands import EndedRun, Receipt, Refusal, Step
 from engine.errors import Code
+from engine.filters import EVENT_FIELDS, parse_filter
 from tui.app import Dashboard
+from tui.palette import Palette
 from tui.theme import AGENTMUX, AGENTMUX_LIGHT
 
 if TYPE_CHECKING:
@@ -73,6 +79,14 @@ def press(*keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
     return run_before
 
 
+async def until(pilot: Pilot[None], fulfilled: Callable[[], bool]) -> None:
+    """Wait until something is so, and painted. Bounded."""
+    async with asyncio.timeout(20):
+        while not fulfilled():
+            await pilot.pause(0.01)
+        await pilot.pause()
+
+
 @themes
 @sizes
 @pytest.mark.parametrize(
@@ -98,6 +112,27 @@ def test_screen(
 ) -> None:
     app = _app(fleet(tmp_path / "state"), theme)
     assert snap_compare(app, terminal_size=size, run_before=press(*keys))
+
+
+@themes
+@sizes
+def test_event_filter(
+    snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str
+) -> None:
+    app = _app(fleet(tmp_path / "state"), theme)
+    wanted = parse_filter("type:failed", EVENT_FIELDS, now=NOW)
+
+    def filtered() -> bool:
+        picture = app.main.picture
+        matching = picture.wants.matching if picture.wants is not None else None
+        shown = matching is not None and matching.where == wanted and picture.events.value.complete
+        return shown and app.at_rest
+
+    async def type_filter(pilot: Pilot[None]) -> None:
+        await press("3", "/", *"type:failed")(pilot)
+        await until(pilot, filtered)
+
+    assert snap_compare(app, terminal_size=size, run_before=type_filter)
 
 
 @themes
@@ -148,3 +183,28 @@ def test_quit(snap_compare: Compare, tmp_path: Path, size: tuple[int, int], them
     engine = fleet(tmp_path / "state")
     engine.runs = 2
     assert snap_compare(_app(engine, theme), terminal_size=size, run_before=press("q"))
+
+
+@themes
+@sizes
+def test_palette(snap_compare: Compare, tmp_path: Path, size: tuple[int, int], theme: str) -> None:
+    app = _app(fleet(tmp_path / "state"), theme)
+
+    async def search(pilot: Pilot[None]) -> None:
+        await press(":")(pilot)
+        await until(pilot, lambda: isinstance(app.screen, Palette) and _found(app, "needs you"))
+        # All letters at once: of every letter by itself there would be a search, cut short or not.
+        app.screen.query_one(Input).insert_text_at_cursor("race")
+        await until(pilot, lambda: _found(app, "tests:race"))
+
+    assert snap_compare(app, terminal_size=size, run_before=search)
+
+
+def _found(app: Dashboard, words: str) -> bool:
+    """Say whether the palette shows all that it finds, and among it these words."""
+    at_work = any(
+        worker.node is app.screen and worker.state in {WorkerState.PENDING, WorkerState.RUNNING}
+        for worker in app.workers
+    )
+    options = app.screen.query_one(CommandList).options
+    return not at_work and any(words in str(option.prompt) for option in options)

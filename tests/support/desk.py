@@ -43,6 +43,27 @@ class Desk:
     async def settle(self) -> None:
         await settle(self.pilot)
 
+    @asynccontextmanager
+    async def held_up(self, *names: str) -> AsyncIterator[None]:
+        """Leave these queries unanswered for a while, from when one of them has been asked."""
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def wait(name: str) -> None:
+            if name in names:
+                asked.set()
+                await answered.wait()
+
+        self.engine.queries.gate = wait
+        self.engine.change()
+        async with asyncio.timeout(10):
+            await asked.wait()
+        try:
+            yield
+        finally:
+            self.engine.queries.gate = None
+            answered.set()
+        await self.settle()
+
     @property
     def screen(self) -> str:
         return screen_text(self.app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from engine.model import (
 from engine.views import (
     AttentionRow,
     CriticalPath,
+    EventSpan,
     GraphNode,
     Neighbour,
     Order,
@@ -266,6 +268,12 @@ class FakeQueries:
         await self._asked("events")
         rows = [event for event in self.all_events if event.seq > after]
         return rows if limit < 0 else rows[:limit]
+
+    async def event_span(self) -> EventSpan:
+        await self._asked("event_span")
+        seqs = [event.seq for event in self.all_events]
+        gaps = ((one + 1, other - 1) for one, other in pairwise(seqs) if other > one + 1)
+        return EventSpan(seqs[0], seqs[-1], tuple(gaps)) if seqs else EventSpan()
 
     async def last_seq(self) -> int:
         await self._asked("last_seq")

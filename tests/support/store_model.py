@@ -167,8 +167,9 @@ class Model:
     ) -> dict[str, Any]:
         report = self.seed(definitions, limits)
         ids = [definition["id"] for definition in definitions]
-        done = self.order("retry", ids)[0] if fresh else {}
-        report["retried"] = set(done)
+        retried = {t for t in ids if self.may("retry", t)} if fresh else set()
+        self.order("retry", list(retried))
+        report["retried"] = retried
         self.end_reset()
         return report
 
@@ -279,6 +280,7 @@ class Model:
         if downstream:
             below = self.below(t for t in ids if t in self.tasks and self.may("retry", t))
             ids += [t for t in below if t not in ids and self._is_worth_a_retry(t)]
+        before = {t: task.state for t, task in self.tasks.items()}
         for task_id in ids:
             task = self.tasks.get(task_id)
             if task is None or not self.may(kind, task_id):
@@ -288,7 +290,13 @@ class Model:
                 run_id, state = task.run, self._carry_out(kind, task_id)
                 done[task_id] = (state, run_id, worker)
         if kind == "retry":
-            done = {t: (self.tasks[t].state, None, None) for t in done}
+            mended = {
+                t
+                for t in refused & self.tasks.keys()
+                if (before[t], self.tasks[t].state) == ("BLOCKED", "READY")
+            }
+            refused -= mended
+            done = {t: (self.tasks[t].state, None, None) for t in [*done, *mended]}
         return done, refused
 
     def may(self, kind: str, task_id: str) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ESC = "\x1b"
-PATIENCE = 40.0
+PATIENCE = 60.0
 """Seconds until a wait has failed; what is waited for takes a few, on a busy machine more."""
 DASHBOARD = (sys.executable, "-m", "tui")
 _UNSEEN = re.compile(rb"\x1b\[(?:[0-9;]*m|[>0-9;]*u|<u)")

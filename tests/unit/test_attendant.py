@@ -152,6 +152,13 @@ def test_the_bell_says_nothing_of_what_was_there_at_the_start() -> None:
     assert attendant.note(BUSY, [], 4, 120.0).bell is True
 
 
+def test_the_bell_says_nothing_of_what_was_there_before_anybody_could_look() -> None:
+    attendant = Attendant()
+    assert attendant.note(BUSY, [], None, 0.0).bell is False
+    assert attendant.note(BUSY, [], 3, 60.0).bell is False
+    assert attendant.note(BUSY, [], 4, 120.0).bell is True
+
+
 def test_the_bell_rings_seldom_but_forgets_nothing() -> None:
     day = Day()
     assert day.passes(1, needs=1).bell

@@ -127,7 +127,7 @@ def test_refusals_of_one_kind_are_told_a_few_times_and_then_counted() -> None:
     assert lines[0] == (Code.ILLEGAL_TRANSITION, "task 't0' is DONE: cannot cancel")
     assert lines[1] == (Code.TASK_NOT_FOUND, "no task 'x'")
     assert len(lines) == receipts.ALIKE + 2
-    assert lines[-1] == (Code.ILLEGAL_TRANSITION, "409 more: task … is DONE: cannot cancel")
+    assert lines[-1] == (Code.ILLEGAL_TRANSITION, "409 more: each is DONE: cannot cancel")
 
 
 def test_refusals_of_very_many_kinds_do_not_flood() -> None:

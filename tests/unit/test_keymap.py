@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.config import load_config
 from engine.errors import ValidationError
 from tui.actions.model import Place
 from tui.actions.table import ACTIONS, BY_NAME
-from tui.keymap import Keymap, canonical, check_keys, read_keymap, share_a_place, written
+from tui.keymap import Keymap, canonical, check_keys, read_settings, share_a_place, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,6 +84,8 @@ def test_two_actions_may_swap_their_keys() -> None:
         ("Ctrl+B", "ctrl+b", "^b"),
         ("alt+x", "alt+x", "alt+x"),
         ("shift+tab", "shift+tab", "shift+tab"),
+        ("shift+ctrl+up", "ctrl+shift+up", "^shift+up"),
+        ("alt+X", "alt+shift+x", "alt+shift+x"),
     ],
 )
 def test_keys_are_read_as_people_write_them(key: str, name: str, shown: str) -> None:
@@ -108,6 +109,12 @@ def test_keys_are_read_as_people_write_them(key: str, name: str, shown: str) -> 
         ({"kill": "ctrl+i"}, "write tab"),
         ({"kill": "ctrl+m"}, "write enter"),
         ({"kill": "ctrl+["}, "write escape"),
+        ({"kill": "ctrl+h"}, "write backspace"),
+        ({"kill": "ctrl+?"}, "write backspace"),
+        ({"kill": "ctrl+space"}, "not every terminal says so"),
+        ({"kill": "ctrl+@"}, "not every terminal says so"),
+        ({"kill": "ctrl+ctrl+a"}, "'ctrl+ctrl+a' has the same key twice"),
+        ({"kill": "Shift+f5+shift"}, "is no key"),
         ({"kill": "ctrl+z"}, "suspends"),
         ({"kill": "ctrl+q"}, "always quits"),
         ({"kill": ()}, "needs a key"),
@@ -143,7 +150,7 @@ def test_all_problems_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     settings = tmp_path / "agentmux.yaml"
     settings.write_text("grace: 1\nkeys:\n  kil: x\n  stop: [S, foo]\n  retry: c\n  hold: []\n")
     with pytest.raises(ValidationError) as caught:
-        read_keymap(load_config(settings).keys, settings)
+        read_settings(settings)
     assert [(one.line, one.field) for one in caught.value.problems] == [
         (3, "keys.kil"),
         (4, "keys.stop"),
@@ -153,5 +160,19 @@ def test_all_problems_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{settings} has 4 problems")
 
 
-def test_good_keys_need_no_second_look_at_the_file(tmp_path: Path) -> None:
-    assert read_keymap({"kill": ("X",)}, tmp_path / "gone.yaml").chosen == {"kill": ("X",)}
+def test_keys_that_would_not_work_are_told_with_all_else_that_is_wrong(tmp_path: Path) -> None:
+    settings = tmp_path / "agentmux.yaml"
+    settings.write_text("grase: 1\nkeys:\n  kil: x\n  stop: 7\n  retry: c\nlease: -1\n")
+    with pytest.raises(ValidationError) as caught:
+        read_settings(settings)
+    assert [(one.line, one.field) for one in caught.value.problems] == [
+        (1, "grase"),
+        (3, "keys.kil"),
+        (4, "keys.stop"),
+        (5, "keys.retry"),
+        (6, "lease"),
+    ], "each once, and none of them only in the next round"
+
+
+def test_without_a_file_every_key_is_the_tables(tmp_path: Path) -> None:
+    assert read_settings(tmp_path / "gone.yaml")[1] == Keymap()

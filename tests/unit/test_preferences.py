@@ -290,6 +290,50 @@ async def test_a_disk_that_takes_nothing_is_told_of_once_and_the_choice_is_tried
     assert written(path) == {"version": 1, "theme": "gruvbox", "pane": "tasks", "bell": False}
 
 
+async def test_what_is_chosen_while_a_write_fails_is_the_last_word(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preferences = Preferences(path)
+    preferences.theme = "earlier"
+
+    def refuse(*_: object) -> list[str]:
+        preferences.theme = "later"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_merge", refuse)
+        await preferences.save()
+    await preferences.save()
+    assert written(path)["theme"] == "later"
+
+
+async def test_a_save_that_is_given_up_is_still_due(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preferences = Preferences(path)
+    preferences.theme = "nord"
+    writing, may_write = asyncio.Event(), threading.Event()
+    loop, merge = asyncio.get_running_loop(), module._merge
+
+    def slow(*arguments: Any) -> list[str]:
+        loop.call_soon_threadsafe(writing.set)
+        may_write.wait(10)
+        return merge(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_merge", slow)
+        saving = asyncio.create_task(preferences.save())
+        await asyncio.wait_for(writing.wait(), 10)
+        saving.cancel()
+        await asyncio.wait({saving})
+        assert saving.cancelled()
+        due = [preferences.due]
+        may_write.set()
+    await preferences.save()
+    assert [*due, preferences.due] == [True, False]
+    assert written(path)["theme"] == "nord"
+
+
 async def test_a_link_to_a_file_elsewhere_stays_a_link(path: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "dotfiles" / "dashboard.json"
     put(elsewhere, '{"theme": "nord"}')

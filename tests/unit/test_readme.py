@@ -10,10 +10,10 @@ from urllib.parse import unquote
 import yaml
 from msgspec.structs import asdict
 
-from engine.config import Config, ScreenConfig, ShellConfig, load_config
+from engine.config import Config, ScreenConfig, ShellConfig
 from engine.dag import parse_dag
 from tui.actions.table import ACTIONS, shown
-from tui.keymap import read_keymap
+from tui.keymap import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def test_the_settings_shown_are_the_defaults() -> None:
 def test_the_settings_shown_can_be_taken_as_they_are(tmp_path: Path) -> None:
     settings = tmp_path / "agentmux.yaml"
     settings.write_text(yaml_blocks()[1])
-    assert read_keymap(load_config(settings).keys, settings).chosen["kill"] == ("X",)
+    assert read_settings(settings)[1].chosen["kill"] == ("X",)
 
 
 def test_every_action_that_keys_can_name_is_named() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from engine.model import ProcessId
-from engine.processes.sampling import Reading, Sample, in_order, usage_between
+from engine.processes.sampling import Reading, Sample, _read, in_order, usage_between
 
 if TYPE_CHECKING:
     from engine.views import Usage
@@ -55,6 +56,10 @@ def test_a_child_that_nobody_waited_for_makes_no_share_negative() -> None:
 def test_a_pid_that_was_given_to_another_is_another() -> None:
     other = Reading(ProcessId(7, "8"), 1, 1.0, 0.0, 0)
     assert usage([reading(7, 50.0)], [other]).cpu == 0
+
+
+def test_a_process_that_has_only_the_pid_of_another_is_not_read() -> None:
+    assert _read(ProcessId(os.getpid(), "1")) is None
 
 
 def test_parents_come_before_their_children_and_orphans_on_their_own() -> None:

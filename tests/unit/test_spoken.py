@@ -43,7 +43,7 @@ def worker(name: str, task_id: str | None = None, *, since: float = 0) -> Worker
 
 def need(subject: str, seconds: float = 90) -> AttentionRow:
     return AttentionRow(
-        f"human:{subject}", Need.HUMAN, subject, ago(seconds), "waits for you", task_id=subject
+        f"human:{subject}", Need.HUMAN, subject, ago(seconds), "needs you", task_id=subject
     )
 
 
@@ -70,7 +70,7 @@ def test_a_summary_says_how_far_it_is_who_works_and_what_needs_somebody() -> Non
         "codex-1 has run tests:race for 2 minutes.",
         "Claims are held for gemini, all agents.",
         "1 thing needs you:",
-        "deploy: waits for you. It has been so for 1 minute.",
+        "deploy: needs you. It has been so for 1 minute.",
     ]
 
 
@@ -85,7 +85,7 @@ def test_a_need_is_told_in_full_once_and_only_counted_later() -> None:
     seen = glance({State.BLOCKED: 2}, needs=[need("a"), need("b")])
     assert summary(seen, {"human:a"})[-2:] == [
         "2 things need you, 1 of them new:",
-        "b: waits for you. It has been so for 1 minute.",
+        "b: needs you. It has been so for 1 minute.",
     ]
     assert summary(seen, {"human:a", "human:b"})[-1] == "2 things need you, as before."
 

@@ -64,6 +64,14 @@ def test_text_can_be_read_in_bars_and_dialogs(theme: Theme) -> None:
         assert contrast(made["waiting"], made[ground]) >= dim, ground
 
 
+@pytest.mark.parametrize("theme", OURS, ids=name)
+def test_what_is_dim_in_our_own_themes_can_be_read_on_every_ground(theme: Theme) -> None:
+    made = colours(theme)
+    grounds = ("background", "surface", "panel", "row-cursor", "row-cursor-faint", "row-hover")
+    for ground in grounds:
+        assert contrast(made["waiting"], made[ground]) >= READABLE, ground
+
+
 @pytest.mark.parametrize("theme", [*OURS, *BUILT_IN], ids=name)
 def test_no_two_meanings_look_alike(theme: Theme) -> None:
     made = colours(theme)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from math import inf
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from engine.model import RunOutcome
-from engine.views import RunRow
+from engine.model import RunOutcome, WorkerStatus
+from engine.views import RunRow, WorkerRow
 from tui.timeline import (
     SCALES,
     Lane,
@@ -24,6 +27,7 @@ from tui.timeline import (
     lanes,
     nearest,
     neighbour,
+    stays,
     ticks,
 )
 
@@ -49,6 +53,17 @@ def run(id: str, begin: float, end: float | None, worker: str = "codex-1") -> Ru
         error=None,
         result=None,
     )
+
+
+def known(name: str, since: float, **more: Any) -> WorkerRow:
+    """Return a live worker that started so many seconds after START."""
+    began = START + timedelta(seconds=since)
+    row = WorkerRow(
+        id=name, agent="codex", pid=1, status=WorkerStatus.LIVE, alive=True, task_id=None,
+        run_id=None, run_started_at=None, lease_until=None, started_at=began, beat_at=began,
+        note="",
+    )  # fmt: skip
+    return replace(row, **more)
 
 
 def window(step: float = 10.0, cells: int = 10) -> Window:
@@ -111,6 +126,15 @@ def histories(draw: st.DrawFn) -> list[RunRow]:
         at = begin + draw(st.sampled_from([0, 0.1, 0.5, 4, 10, 33, 120]))
         runs.append(run(f"r{index}", begin, at))
     return runs
+
+
+def test_a_moment_at_the_border_of_a_cell_is_in_the_cell_that_begins_there() -> None:
+    window = Window(0, 0.1, 100)
+    assert [window.cell(n / 10) for n in range(100)] == list(range(100))
+
+
+def test_a_run_that_took_no_time_is_seen_where_the_window_begins() -> None:
+    assert Window(int(AT), 1.0, 10).shows(run("a", 0, 0), AT + 5)
 
 
 @given(histories(), st.sampled_from(SCALES), st.integers(1, 60), st.integers(0, 900))
@@ -186,6 +210,35 @@ def test_the_busy_share_counts_what_has_passed_once() -> None:
     assert busy([run("a", 25, None)], seen, AT + 50) == 0.5
     assert busy([run("a", 0, 60), run("b", 20, 50)], seen, AT + 100) == 0.6
     assert busy([run("a", 0, 60)], seen, AT - 5) == 0
+
+
+def test_the_busy_share_is_of_the_time_in_which_the_worker_was_there() -> None:
+    seen = window(10, 10)
+    runs = [run("a", 40, 60)]
+    assert busy(runs, seen, AT + 80, (AT + 40, inf)) == 0.5
+    assert busy(runs, seen, AT + 80, (AT + 20, AT + 60)) == 0.5
+    assert busy(runs, seen, AT + 80, (AT - 500, inf)) == 0.25, "no more than what is seen"
+    assert busy(runs, seen, AT + 80, (AT + 200, inf)) == 0
+
+
+def test_a_worker_was_there_from_its_first_run_or_start_to_its_last_sign() -> None:
+    runs = [
+        run("a", 10, 20, "again"),
+        run("b", 30, 40, "gone"),
+        run("c", 50, None, "unknown"),
+        run("d", 60, 70, "forgotten"),
+    ]
+    workers = {
+        "again": known("again", 25),
+        "gone": known("gone", 5, alive=False, beat_at=START + timedelta(seconds=45)),
+        "idle": known("idle", 0),
+    }
+    assert stays(runs, workers) == {
+        "again": (AT + 10, inf),
+        "gone": (AT + 5, AT + 45),
+        "unknown": (AT + 50, inf),
+        "forgotten": (AT + 60, AT + 70),
+    }
 
 
 # -- the axis --------------------------------------------------------------------------------

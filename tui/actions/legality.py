@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 
 from engine.model import ACTIVE, FINISHED, LIVE_WORKERS, Reason, State, WorkerStatus
 from engine.text import clean_text
+from tui.actions.model import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.views import TaskRow, WorkerRow
     from tui.actions.model import Selection
+
+_ALONE = frozenset({Place.LOG, Place.GRAPH, Place.TIMELINE})
+"""Screens of one pane."""
 
 
 def watching(selection: Selection) -> str | None:
@@ -70,7 +76,7 @@ def release(selection: Selection) -> str | None:
 def _marks_workers(selection: Selection) -> str | None:
     """Refuse for marked workers what is done to tasks."""
     if selection.marked and selection.of_workers:
-        return "the marks are on workers, and this is for tasks: esc takes the marks away"
+        return "the marks are on workers, and this is for tasks: take the marks away first"
     return None
 
 
@@ -141,6 +147,13 @@ def a_worker(selection: Selection) -> str | None:
         return None
     if selection.task is not None and selection.task.worker_id is not None:
         return None
+    if selection.place is Place.EVENTS:
+        if selection.who is None:
+            return "this event is about no worker"
+        who = clean_text(selection.who)
+        return f"{who} is gone: the store knows no worker of that name" if selection.gone else None
+    if selection.task is not None:
+        return f"{clean_text(selection.task.id)} has not run yet: no worker has had it"
     return "no worker here to show"
 
 
@@ -156,9 +169,37 @@ def a_log(selection: Selection) -> str | None:
     return None
 
 
+def earlier_run(selection: Selection) -> str | None:
+    """Refuse where no run was before the one that is shown."""
+    return None if selection.earlier else "there is no run before this one"
+
+
+def later_run(selection: Selection) -> str | None:
+    """Refuse where no run came after the one that is shown."""
+    return None if selection.later else "there is no run after this one"
+
+
 def transcript(selection: Selection) -> str | None:
     """Say that nothing that runs today keeps a transcript."""
     return a_log(selection) or "this run keeps no transcript; l shows its log"
+
+
+def elsewhere(
+    place: Place, what: str, also: Callable[[Selection], str | None] = lambda _selection: None
+) -> Callable[[Selection], str | None]:
+    """Refuse to open a screen from itself, where one looks at `what` already, or as `also` does."""
+
+    def refuse(selection: Selection) -> str | None:
+        return f"this is {what} already" if selection.place is place else also(selection)
+
+    return refuse
+
+
+def zoom(selection: Selection) -> str | None:
+    """Refuse where one pane has the whole screen anyway."""
+    if selection.place in _ALONE:
+        return "there is one pane here, and it has the whole screen"
+    return None
 
 
 def marks(selection: Selection) -> str | None:

@@ -46,7 +46,10 @@ class Selection(Struct, frozen=True):
     `task` is a row that shows a task; `worker` the worker under the cursor, or the one that
     holds `task`. `opens` is the id of the task that `enter` would show, `run` the run under the
     cursor. `marked` are the keys of the marked rows, tasks or workers by `place`: with them an
-    action is for all of these, and the row under the cursor does not matter.
+    action is for all of these, and the row under the cursor does not matter. `who` is the id of
+    the worker that an event names, `gone` that nobody knows it any more. `earlier` and `later`:
+    whether the task of `run` has other runs. `tree`: the graph is shown as one. `lacking`: the
+    agent that no worker serves.
     """
 
     place: Place
@@ -57,12 +60,18 @@ class Selection(Struct, frozen=True):
     watching: bool = False
     marked: tuple[str, ...] = ()
     run: RunRow | None = None
+    who: str | None = None
+    gone: bool = False
+    earlier: bool = False
+    later: bool = False
+    tree: bool = False
+    lacking: str | None = None
 
     @property
     def agent(self) -> str | None:
         """The agent of what is under the cursor."""
         row = self.worker or self.task or self.run
-        return row.agent if row is not None else None
+        return row.agent if row is not None else self.lacking
 
     @property
     def of_workers(self) -> bool:
@@ -70,6 +79,20 @@ class Selection(Struct, frozen=True):
         if self.place is Place.ATTENTION:
             return self.opens is None and self.worker is not None
         return self.place in {Place.WORKERS, Place.STALE, Place.WORKER}
+
+
+class Target(Struct, frozen=True):
+    """A screen by the name of the action that opens it, and what it is to show."""
+
+    name: str
+    task_id: str | None = None
+    run_id: str | None = None
+    worker_id: str | None = None
+
+
+def need_you(count: int) -> str:
+    """Say of so many things that they need a person: the same words everywhere."""
+    return f"{count:,} {'needs' if count == 1 else 'need'} you"
 
 
 class Action(Struct, frozen=True):
@@ -97,7 +120,9 @@ class Action(Struct, frozen=True):
         """Return what the footer calls the action here; `needs` counts what needs a person."""
         match self.name:
             case "attention" if needs:
-                return f"{needs:,} to settle"
+                return need_you(needs)
+            case "tree" if selection.tree:
+                return "layers"
             case "hold" if selection.held:
                 return "resume"
             case "detail" if selection.place is Place.HISTORY:

@@ -1,4 +1,4 @@
-"""The line in which one types what to find in a log. It searches while one types."""
+"""The line in which one types what to find. Whoever owns it searches while one types."""
 
 from __future__ import annotations
 

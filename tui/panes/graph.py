@@ -26,6 +26,16 @@ class GraphCanvas(Canvas):
     class Folded(Message):
         """Somebody wants the fan under the cursor folded, or unfolded."""
 
+    class Find(Message):
+        """Somebody wants to type what to find."""
+
+    class FindNext(Message):
+        """Somebody wants the next match (1), or the former one (-1)."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
+
     class Turned(Message):
         """Somebody wants the graph as a tree, or as a graph again."""
 
@@ -130,6 +140,14 @@ class GraphCanvas(Canvas):
     def action_fold(self) -> None:
         """Ask for the fan under the cursor to be folded or unfolded."""
         self.post_message(self.Folded())
+
+    def action_find(self) -> None:
+        """Ask for the line in which one types what to find."""
+        self.post_message(self.Find())
+
+    def action_find_next(self, step: int) -> None:
+        """Ask for the next match (1), or the former one (-1)."""
+        self.post_message(self.FindNext(step))
 
     def action_tree(self) -> None:
         """Ask for the other way to show it."""

@@ -45,7 +45,7 @@ class Pane(Vertical):
             return
         self._captions = captions
         title = Content.assemble(
-            (f"{self.number} ", "dim"),
+            f"{self.number} ",
             (self.heading, "bold"),
             f"  {captions[0]}" if captions[0] else "",
         )

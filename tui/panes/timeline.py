@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.message import Message
 
+from engine import narrate
 from engine.text import cells, clean_text, cut_middle
 from tui import look, strokes
 from tui.actions.model import Place
@@ -17,6 +18,7 @@ from tui.actions.table import motions
 from tui.timeline import (
     Bar,
     Lane,
+    Stay,
     Window,
     bars,
     begin_of,
@@ -24,6 +26,7 @@ from tui.timeline import (
     end_of,
     lanes,
     nearest,
+    stays,
     ticks,
 )
 from tui.widgets.canvas import Canvas, Patch, Row
@@ -47,6 +50,18 @@ _LEAST = 20
 """Cells of the time at least."""
 _TOLD = 8
 """Cells from which on a bar has the id of its task in it."""
+_DRAWN = frozenset({strokes.IDLE, strokes.NOW})
+_LEGEND = (
+    (narrate.RUNNING, Tone.RUNNING, "running"),
+    (narrate.DONE, Tone.DONE, "done"),
+    (narrate.FAILED, Tone.FAILED, "failed"),
+    (narrate.HUMAN, Tone.HUMAN, "needs you"),
+    (narrate.CANCELLED, Tone.DIM, "cancelled"),
+    (narrate.NOTE, Tone.DIM, "released or lost"),
+    (strokes.IDLE, Tone.RULE, "idle"),
+    (strokes.NOW, Tone.RUNNING, "now"),
+    ("3", Tone.DONE, "so many runs"),
+)
 _LOUDEST = (Tone.FAILED, Tone.HUMAN, Tone.RUNNING, Tone.DIM, Tone.DONE)
 """Of several runs in one cell, the first of these tones that one of them has is shown."""
 
@@ -88,6 +103,7 @@ class TimelineCanvas(Canvas):
         self._workers: Mapping[str, WorkerRow] = {}
         self._window = Window(0, 1.0, 0)
         self._lanes: list[Lane] = []
+        self._stays: dict[str, Stay] = {}
         self._bars: dict[str, tuple[tuple[object, ...], list[Bar]]] = {}
         self._name_room = 0
         self._here: RunRow | None = None
@@ -112,6 +128,10 @@ class TimelineCanvas(Canvas):
         """The workers that have a run in the window."""
         return self._lanes
 
+    def busy(self, lane: Lane) -> float:
+        """Return the share of the window in which a worker had a run, of the time it was there."""
+        return busy(lane.runs, self._window, self._time(), self._stays.get(lane.worker_id))
+
     @property
     def known(self) -> Sequence[RunRow]:
         """The runs that were handed in, in the window or not."""
@@ -135,6 +155,7 @@ class TimelineCanvas(Canvas):
     def put(self, runs: Sequence[RunRow], workers: Mapping[str, WorkerRow], window: Window) -> None:
         """Show these runs, as far as they are in the window."""
         self._runs, self._workers = tuple(runs), workers
+        self._stays = stays(runs, workers)
         self._name_room = max(
             [self._name_room, *(min(cells(clean_text(run.worker_id)), _NAME) for run in runs)]
         )
@@ -188,9 +209,25 @@ class TimelineCanvas(Canvas):
         if y == 1:
             return 0, tuple(self._axis())
         at, rest = divmod(y - _TOP + self.scroll_offset.y, self._pitch)
+        if at >= len(self._lanes) and y == self.size.height - 1:
+            return 0, tuple(self._legend())
         if rest or at >= len(self._lanes):
             return 0, ()
         return 0, tuple(self._lane(self._lanes[at]))
+
+    def _legend(self) -> list[Patch]:
+        """Say what the bars and signs mean, as far as there is room beside and above it."""
+        if len(self._lanes) * self._pitch + _TOP >= self.size.height - 1:
+            return []
+        patches, room = list[Patch](), self.size.width - 1
+        for sign, tone, words in _LEGEND:
+            # Bars are drawn as bars, with the colour as their ground.
+            bar = Patch(f" {sign} ", tone, inverted=sign not in _DRAWN)
+            room -= len(words) + 6
+            if room < 0:
+                break
+            patches += [bar, Patch(f" {words}  ", Tone.DIM)]
+        return [Patch(" ", Tone.DIM), *patches]
 
     @property
     def _left(self) -> int:
@@ -226,7 +263,7 @@ class TimelineCanvas(Canvas):
         here = run is not None and run.worker_id == lane.worker_id
         under = ("row-cursor" if self.has_focus else "row-cursor-faint") if here else ""
         name = fitted(cut_middle(clean_text(lane.worker_id), self._name_room), self._name_room)
-        share = f"{busy(lane.runs, self._window, self._time()):.0%}"
+        share = f"{self.busy(lane):.0%}"
         patches = [
             Patch(strokes.CURSOR if here else " ", Tone.BOLD, under),
             Patch(name, Tone.TEXT, under),

@@ -166,6 +166,7 @@ class AttentionScreen(ListingScreen):
         selection, keymap = self.selection(), self.fitted.keymap
         for action in ACTIONS:
             told = action.name in _TOLD or (action.group is Group.STEER and action.command)
+            told = told or (action.name == "add" and selection.lacking is not None)
             if told and action.name not in _NOT_TOLD and action.refuse(selection) is None:
                 yield keymap.shown(action), action.help
 
@@ -185,7 +186,7 @@ class AttentionScreen(ListingScreen):
         trouble = late(self._needs)
         needs.caption(trouble, f"{count:,}" if self.rows.given else "")
         about.caption(self._trouble or late(self._workers), count="")
-        words = f"{plural(count, 'thing')} to settle" if count else ""
+        words = plural(count, "thing") if count else ""
         self.show_head("Needs you", (words, Tone.HUMAN), trouble=trouble)
 
     # -- acting ----------------------------------------------------------------------------
@@ -201,4 +202,12 @@ class AttentionScreen(ListingScreen):
             task = self._tasks.get(opens) if opens is not None else None
             worker_id = need.worker_id or (task.claimed_by if task is not None else None)
             worker = self._workers.value.get(worker_id) if worker_id is not None else None
-        return Selection(Place.ATTENTION, worker, task, opens, self._held.value, self._watching)
+        return Selection(
+            Place.ATTENTION,
+            worker,
+            task,
+            opens,
+            self._held.value,
+            self._watching,
+            lacking=need.agent if need is not None else None,
+        )

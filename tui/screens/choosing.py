@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding, BindingType
@@ -18,7 +18,9 @@ from tui.screens.once import Once
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from textual.app import ComposeResult
+    from textual.app import App, ComposeResult
+
+    from tui.fitted import FittedApp
 
 _MOVES: list[BindingType] = [
     Binding("j", "cursor_down", "Down", show=False),
@@ -26,6 +28,13 @@ _MOVES: list[BindingType] = [
     Binding("g", "first", "To the top", show=False),
     Binding("G", "last", "To the end", show=False),
 ]
+_TAKEN = ("j", "k", "g", "G", "up", "down", "home", "end", "pageup", "pagedown", "space", "enter")
+"""The keys of the lists."""
+
+
+def _leaving(app: App[Any]) -> str:
+    """Return the key that leaves a list, as it is written."""
+    return next(iter(cast("FittedApp[Any]", app).keymap.leaving(_TAKEN).values()))
 
 
 class _Paged(OptionList):
@@ -45,7 +54,9 @@ class _Paged(OptionList):
 class Choosing(Once[str | None], ModalScreen[str | None]):
     """Asks for one of some names; dismissed with it, or with None. `first`: where one begins."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "Leave", show=False, id="back")
+    ]
 
     class _List(_Paged):
         BINDINGS: ClassVar[list[BindingType]] = _MOVES
@@ -60,7 +71,7 @@ class Choosing(Once[str | None], ModalScreen[str | None]):
         """Lay the names out."""
         with Vertical(id="choosing", classes="dialog") as box:
             box.border_title = Content(self._title)
-            box.border_subtitle = Content("enter chooses, esc leaves")
+            box.border_subtitle = Content(f"enter chooses, {_leaving(self.app)} leaves")
             yield self._List(*(Option(Content(clean_text(name))) for name in self._names))
 
     def on_mount(self) -> None:
@@ -75,6 +86,10 @@ class Choosing(Once[str | None], ModalScreen[str | None]):
         event.stop()
         self.dismiss(self._names[event.option_index])
 
+    def hints(self) -> list[tuple[str, str]]:
+        """Return its keys."""
+        return [("j k", "move"), ("enter", "choose"), (_leaving(self.app), "leave")]
+
     def action_leave(self) -> None:
         """Choose nothing."""
         self.dismiss(None)
@@ -87,7 +102,7 @@ class Showing(Once[frozenset[str] | None], ModalScreen[frozenset[str] | None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "Leave", show=False),
+        Binding("escape", "leave", "Leave", show=False, id="back"),
         Binding("space", "turn", "Show or hide", show=False, priority=True),
         Binding("enter", "keep", "Keep", show=False, priority=True),
     ]
@@ -105,7 +120,8 @@ class Showing(Once[frozenset[str] | None], ModalScreen[frozenset[str] | None]):
         """Lay the columns out."""
         with Vertical(id="choosing", classes="dialog") as box:
             box.border_title = Content(self._title)
-            box.border_subtitle = Content("space shows or hides, enter keeps, esc leaves")
+            leaving = _leaving(self.app)
+            box.border_subtitle = Content(f"space shows or hides, enter keeps, {leaving} leaves")
             yield self._List(*(Option(self._line(name)) for name in self._titles))
 
     def on_mount(self) -> None:
@@ -128,6 +144,11 @@ class Showing(Once[frozenset[str] | None], ModalScreen[frozenset[str] | None]):
     def action_keep(self) -> None:
         """Be done with it."""
         self.dismiss(frozenset(name for name, shown in self._shown.items() if not shown))
+
+    def hints(self) -> list[tuple[str, str]]:
+        """Return its keys."""
+        keys = [("j k", "move"), ("space", "show or hide"), ("enter", "keep")]
+        return [*keys, (_leaving(self.app), "leave")]
 
     def action_leave(self) -> None:
         """Change nothing."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
 from textual.containers import Container
@@ -15,6 +16,7 @@ from tui.actions.model import Place, Selection
 from tui.panes.pane import Pane
 from tui.screens.paned import PanedScreen
 from tui.snapshot import explain
+from tui.styled import STYLES
 from tui.tail import Tail, read_tail
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Tone
@@ -44,12 +46,14 @@ class Picture(Struct, frozen=True):
 class DetailScreen(PanedScreen):
     """One task: definition, why it is not running, runs, events, the end of its output."""
 
+    CSS_PATH: ClassVar = STYLES / "detail.tcss"
+
     def __init__(self, engine: Engine, task_id: str, *, watching: bool = False) -> None:
         super().__init__()
         self._engine = engine
         self._task_id = task_id
         self._watching = watching
-        self._picture = Picture()
+        self._picture = self._shown = Picture()
         self._ticks = 0
         self._due = False
         self.head = Bar(id="head")
@@ -119,8 +123,8 @@ class DetailScreen(PanedScreen):
         return Picture(picture.detail, picture.worker, picture.held, tuple(tails))
 
     def show(self) -> None:
-        """Show the picture, all of it at once."""
-        picture, now = self._picture, self._engine.clock.now()
+        """Show the picture, all of it at once; what is as it was is not laid out again."""
+        picture, before = self._picture, self._shown
         detail = picture.detail
         with self.app.batch_update():
             self._show_head()
@@ -128,13 +132,21 @@ class DetailScreen(PanedScreen):
             self.refresh_bars()
             if detail is None:
                 return
-            for document, lines in (
-                (self.about, lambda w: describe.task_lines(detail, now, w)),
-                (self.runs, lambda w: describe.run_lines(detail.runs, now, w)),
-                (self.log_text, lambda w: describe.log_lines(picture.tails, w)),
-                (self.events_text, lambda w: describe.event_lines(detail.events, w)),
-            ):
-                document.show(describe.laid_out(lines))
+            self._shown = picture
+            self._show_ageing(detail, anew=detail is not before.detail)
+            if picture.tails != before.tails or before.detail is None:
+                self.log_text.show(describe.laid_out(partial(describe.log_lines, picture.tails)))
+            if detail is not before.detail:
+                self.events_text.show(
+                    describe.laid_out(partial(describe.event_lines, detail.events))
+                )
+
+    def _show_ageing(self, detail: TaskDetail, *, anew: bool) -> None:
+        """Show what is another text as time goes by: the task, and its runs while one goes on."""
+        now = self._engine.clock.now()
+        self.about.show(describe.laid_out(lambda w: describe.task_lines(detail, now, w)))
+        if anew or _going_on(detail):
+            self.runs.show(describe.laid_out(lambda w: describe.run_lines(detail.runs, now, w)))
 
     def _caption(self) -> None:
         task, runs, log, events = self._panes
@@ -154,10 +166,12 @@ class DetailScreen(PanedScreen):
         self._ticks += 1
         # Why it waits is told in numbers that time changes, too: seconds, workers that are gone.
         self._due = self._due or self._ticks % _EXPLAINED_EVERY == 0
-        going_on = detail is not None and bool(detail.runs) and detail.runs[0].outcome is None
-        if self._due or going_on:
+        if self._due or (detail is not None and _going_on(detail)):
             self.post_message(self.Wanted())
-        self.show()
+        with self.app.batch_update():
+            self._show_head()
+            if detail is not None:
+                self._show_ageing(detail, anew=False)
 
     def _show_head(self) -> None:
         picture, now = self._picture, self._engine.clock.now()
@@ -177,3 +191,7 @@ class DetailScreen(PanedScreen):
         picture = self._picture
         task = picture.detail.task if picture.detail is not None else None
         return Selection(Place.DETAIL, picture.worker, task, None, picture.held, self._watching)
+
+
+def _going_on(detail: TaskDetail) -> bool:
+    return bool(detail.runs) and detail.runs[0].outcome is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
-from msgspec import Struct
 from textual import on
 
 from engine.errors import TaskNotFound
@@ -14,12 +13,13 @@ from engine.model import State
 from engine.text import age, clean_text, cut_middle, plural
 from engine.views import CriticalPath
 from tui.actions.model import Place, Selection
-from tui.graph.boxes import Boxes, fold
-from tui.graph.channels import Channel, route
+from tui.actions.table import BY_NAME
 from tui.graph.drawing import Drawing
+from tui.graph.finding import Sought, in_order, matches, next_match
 from tui.graph.labels import symbol_of, words_of
-from tui.graph.layers import Plan, lay_out
+from tui.graph.layout import Layout, Structure, laid_out
 from tui.graph.tree import Tree
+from tui.panes.findline import FindLine
 from tui.panes.graph import GraphCanvas
 from tui.panes.pane import Pane
 from tui.screens.listing import ListingScreen
@@ -48,25 +48,10 @@ _STARTS = (State.RUNNING, State.CLAIMED)
 _TASKS_KEPT = 256
 
 
-class _Structure(Struct, frozen=True):
-    """All that decides where things are: the tasks with their deps, and which fans are open."""
-
-    shape: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    opened: frozenset[str] = frozenset()
-
-
-class _Layout(Struct, frozen=True):
-    """Where things are; made in a thread."""
-
-    boxes: Boxes
-    plan: Plan
-    channels: tuple[Channel, ...]
-
-
 class GraphScreen(ListingScreen):
     """The graph around a task, or around what runs."""
 
-    CSS_PATH: ClassVar = STYLES / "canvas.tcss"
+    CSS_PATH: ClassVar = [STYLES / "canvas.tcss", STYLES / "find.tcss"]
 
     def __init__(
         self, engine: Engine, task_id: str | None = None, *, watching: bool = False
@@ -80,16 +65,21 @@ class GraphScreen(ListingScreen):
         self._path = CriticalPath()
         self._total = 0
         self._held: tuple[str, ...] = ()
-        self._structure: _Structure | None = None
-        self._layout = _Layout(Boxes(), Plan(), ())
+        self._structure: Structure | None = None
+        self._layout = Layout()
         self._shown: tuple[object, ...] = ()
         self._stale = True
         self._read_at: float | None = None
         self._tasks: dict[str, TaskRow | None] = {}
         self._workers: dict[str, WorkerRow] = {}
         self._trouble = ""
+        self._sought = Sought()
+        self._matched: list[str] = []
+        self._matched_in: tuple[object, ...] = (None, None, None)
+        self._set_out: tuple[str | None, frozenset[str]] = (None, frozenset())
         self.canvas = GraphCanvas()
-        self._panes = (Pane(1, "Graph", self.canvas, id="graph"),)
+        self.find = FindLine(id="find-line")
+        self._panes = (Pane(1, "Graph", self.canvas, self.find, id="graph"),)
 
     def compose(self) -> ComposeResult:
         """Lay the pane out."""
@@ -153,11 +143,11 @@ class GraphScreen(ListingScreen):
             # The task that one came for is seen, whatever it would fold together with.
             self._opened = frozenset({self._start})
         shape = tuple((node.id, node.deps) for node in self._of_id.values())
-        structure = _Structure(shape, self._opened)
+        structure = Structure(shape, self._opened)
         if structure == self._structure:
             return
         nodes = tuple(self._of_id.values())
-        self._layout = await asyncio.to_thread(_laid_out, nodes, structure.opened)
+        self._layout = await asyncio.to_thread(laid_out, nodes, structure.opened)
         self._structure = structure
         self._shown = ()
 
@@ -236,7 +226,8 @@ class GraphScreen(ListingScreen):
 
     def _caption(self) -> None:
         late = self._trouble if self._read_at is not None else ""
-        self._panes[0].caption(late, self._foot())
+        sought = self._sought.words(self._matches(), self.canvas.chosen)
+        self._panes[0].caption(late or sought, self._foot())
         shown, total = len(self._of_id), self._total
         pieces: list[Cell] = []
         if self._read_at is not None:
@@ -245,7 +236,8 @@ class GraphScreen(ListingScreen):
             pieces.append((plural(len(self._layout.plan.layers), "layer"), Tone.DIM))
         if self._path.ids:
             seconds = self._path.seconds
-            takes = "" if seconds is None else f" ~{age(seconds)}"
+            takes = "" if seconds is None else f" ~{age(max(1.0, seconds))}"
+            takes = takes if seconds != 0 else " overdue"  # nothing is left of it but what runs
             words = f"━ critical path {plural(len(self._path.ids), 'task')}{takes}"
             pieces.append((words, Tone.TEXT))
         self.show_head("graph", *pieces)
@@ -289,13 +281,21 @@ class GraphScreen(ListingScreen):
         """Return the task under the cursor; of a folded fan, all of its tasks."""
         box = self.canvas.box
         if box is None:
-            return Selection(Place.GRAPH, held=self._held, watching=self._watching)
+            return Selection(
+                Place.GRAPH, held=self._held, watching=self._watching, tree=self.as_tree
+            )
         if box.folded:
             return Selection(
-                Place.GRAPH, held=self._held, watching=self._watching, marked=box.members
+                Place.GRAPH,
+                held=self._held,
+                watching=self._watching,
+                marked=box.members,
+                tree=self.as_tree,
             )
         task, worker = self._tasks.get(box.key), self._worker(box.key)
-        return Selection(Place.GRAPH, worker, task, box.key, self._held, self._watching)
+        return Selection(
+            Place.GRAPH, worker, task, box.key, self._held, self._watching, tree=self.as_tree
+        )
 
     @on(GraphCanvas.Moved)
     def cursor_moved(self, event: GraphCanvas.Moved) -> None:
@@ -334,15 +334,88 @@ class GraphScreen(ListingScreen):
         self._opened = self._opened | {fan[0]} if box.folded else self._opened.difference(fan)
         self.post_message(self.Wanted())
 
+    # -- finding ---------------------------------------------------------------------------
+
+    def _order(self) -> list[str]:
+        scene = self.canvas.scene
+        return in_order(self._of_id, scene, by_line=self.as_tree) if scene is not None else []
+
+    def _matches(self) -> list[str]:
+        """Return the tasks that match, as one comes through them; nothing without a needle."""
+        needle, seen = self._sought.needle, (self._sought, self.canvas.scene, self._of_id)
+        if needle is None:
+            return []
+        if any(one is not other for one, other in zip(seen, self._matched_in, strict=True)):
+            found = matches(self._of_id.values(), needle)
+            self._matched = [task_id for task_id in self._order() if task_id in found]
+            self._matched_in = seen
+        return self._matched
+
+    @on(GraphCanvas.Find)
+    def find_opened(self, event: GraphCanvas.Find) -> None:
+        """Have somebody type what to find."""
+        event.stop()
+        self._set_out = self.canvas.chosen, self._opened
+        self.find.open()
+
+    @on(FindLine.Changed)
+    def typed(self, event: FindLine.Changed) -> None:
+        """Go to the first match of what is typed so far, from where one was."""
+        event.stop()
+        self._sought = Sought(event.needle, event.text, event.trouble)
+        start, opened = self._set_out
+        found = next_match(self._order(), self._matches(), start, 0)
+        self._go(found or start, opened)
+
+    @on(FindLine.Closed)
+    def find_closed(self, event: FindLine.Closed) -> None:
+        """Stay with what was found."""
+        event.stop()
+        self._close_find()
+
+    @on(GraphCanvas.FindNext)
+    def find_next(self, event: GraphCanvas.FindNext) -> None:
+        """Go to the next match, or to the former one."""
+        event.stop()
+        if self._sought.needle is None:
+            key = self.fitted.keymap.shown(BY_NAME["find"])
+            self.notify(f"nothing to find yet: {key} asks for it", markup=False)
+            return
+        found = next_match(self._order(), self._matches(), self.canvas.chosen, event.step)
+        self._go(found, self._opened)
+
+    def _go(self, task_id: str | None, opened: frozenset[str]) -> None:
+        """Put the cursor on a task, `opened` being the fans that are; its own is unfolded."""
+        box = self._layout.boxes.find(task_id) if task_id is not None else None
+        if task_id is None or box is None:
+            return
+        if task_id not in opened and self._layout.boxes.fan(task_id):
+            opened |= {task_id}
+        if opened != self._opened:
+            self._opened = opened
+            self.post_message(self.Wanted())
+        self.canvas.choose(task_id)
+
+    def _close_find(self) -> None:
+        self.find.display = False
+        self.set_focus(self.canvas)
+        self._caption()
+
+    def action_back(self) -> None:
+        """Give up what is typed, or what was found; else go back."""
+        if self.find.editing:
+            self._sought = Sought()
+            self._go(*self._set_out)
+            self._close_find()
+        elif self._sought.needle is not None:
+            self._sought = Sought()
+            self._caption()
+        else:
+            super().action_back()
+
     @on(GraphCanvas.Turned)
     def turned(self, event: GraphCanvas.Turned) -> None:
         """Show a tree instead of the graph, or the graph instead of the tree."""
         event.stop()
         self._tree = not self.as_tree
         self.post_message(self.Wanted())
-
-
-def _laid_out(nodes: Sequence[GraphNode], opened: frozenset[str]) -> _Layout:
-    boxes = fold(nodes, opened)
-    plan = lay_out(boxes.boxes)
-    return _Layout(boxes, plan, route(plan))

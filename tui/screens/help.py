@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
@@ -13,6 +14,7 @@ from tui import look
 from tui.actions.model import Action, Group
 from tui.actions.table import ACTIONS, bindings
 from tui.screens.once import Once
+from tui.screens.question import more_text
 from tui.widgets.cells import Cell, Line, Tone, fitted, line_width, wrapped
 from tui.widgets.document import Document
 
@@ -26,7 +28,8 @@ class HelpScreen(Once[None], ModalScreen[None]):
     """Every action and every symbol, generated from the tables that make them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,enter", "leave", "Close", show=False),
+        Binding("escape", "leave", "Close", show=False, id="back"),
+        Binding("enter", "leave", "Close", show=False),
         Binding("?", "leave", "Close", id="help", show=False),
         *bindings(["quit"]),
     ]
@@ -40,8 +43,23 @@ class HelpScreen(Once[None], ModalScreen[None]):
         """Lay the help out."""
         with Vertical(id="help", classes="dialog") as box:
             box.border_title = Content("Help")
-            box.border_subtitle = Content("esc closes")
+            box.border_subtitle = Content(f"{self._leaving} closes")
             yield self.text
+
+    @property
+    def _leaving(self) -> str:
+        return next(iter(self._keymap.leaving(("enter",)).values()))
+
+    def hints(self) -> list[tuple[str, str]]:
+        """Return its keys."""
+        return [("j k", "scroll"), (self._leaving, "close")]
+
+    @on(Document.Seen)
+    def seen(self, event: Document.Seen) -> None:
+        """Say that there is more text than one sees."""
+        event.stop()
+        closes, more = f"{self._leaving} closes", more_text(self.text)
+        self.query_one("#help").border_subtitle = Content(f"{more} · {closes}" if more else closes)
 
     def on_mount(self) -> None:
         """Show the text."""

@@ -12,6 +12,7 @@ from textual.containers import Container
 from engine.filters import RUN_FIELDS, TASK, Filter, Term, likely_meant, parse_filter
 from engine.text import clean_text, plural
 from tui.actions.model import Place, Selection
+from tui.actions.table import BY_NAME
 from tui.describe import laid_out
 from tui.describe_fleet import run_about
 from tui.panes.pane import Pane
@@ -135,7 +136,9 @@ class HistoryScreen(ListingScreen):
 
     @property
     def _way_out(self) -> str:
-        return "esc goes back" if self.filter.where == self._first else "esc shows the others"
+        key = self.fitted.keymap.shown(BY_NAME["back"])
+        there = "goes back" if self.filter.where == self._first else "shows the others"
+        return f"{key} {there}"
 
     def chose(self) -> None:
         """Tell the run under the cursor in full."""
@@ -161,7 +164,7 @@ class HistoryScreen(ListingScreen):
         rows, where = self.rows, self.filter.where
         count = f"{rows.total:,}"
         at = f"{rows.cursor + 1:,} of {count}" if rows.total else count
-        runs.caption(late(self._page) or str(where), self.filter.trouble or at, count)
+        runs.caption(late(self._page) or str(where), at, count)
         run = rows.current
         about.caption(count="" if run is None else f"#{run.attempt}")
         words = plural(rows.total, "run") if rows.given else ""

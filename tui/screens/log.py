@@ -14,6 +14,7 @@ from textual.containers import Horizontal
 
 from engine.text import clean_text, plural
 from tui.actions.model import Place, Selection
+from tui.actions.table import BY_NAME
 from tui.logs import words
 from tui.logs.copying import COPY_LIMIT
 from tui.logs.file import Standing
@@ -51,7 +52,10 @@ _MIB = 1024 * 1024
 class LogScreen(PanedScreen):
     """The log of one run. Without a `run_id`, that of the task's newest run."""
 
-    CSS_PATH: ClassVar[list[str | os.PathLike[str]]] = [STYLES / "log.tcss"]  # type: ignore[assignment]  # Textual types the one, takes the other
+    CSS_PATH: ClassVar[list[str | os.PathLike[str]]] = [  # type: ignore[assignment]  # Textual types the one, takes the other
+        STYLES / "log.tcss",
+        STYLES / "find.tcss",
+    ]
 
     def __init__(
         self, engine: Engine, task_id: str, run_id: str | None = None, *, watching: bool = False
@@ -133,6 +137,7 @@ class LogScreen(PanedScreen):
             elif was_live and not self._live:
                 self.text.ask(Viewport.refresh)
         self.show()
+        self.refresh_bars()
 
     @property
     def _live(self) -> bool:
@@ -188,6 +193,7 @@ class LogScreen(PanedScreen):
         self._forget_search()
         self.text.open(self._path)
         self.show()
+        self.refresh_bars()
 
     def _say(self, text: str, severity: str = "information") -> None:
         level = severity if severity in {"warning", "error"} else "information"
@@ -306,7 +312,8 @@ class LogScreen(PanedScreen):
         if not search.done:
             if asyncio.get_running_loop().time() - self._search_began > _PATIENCE:
                 share = search.share(self.text.frame.size)
-                self._tell(f"searching {share * 100:.0f} % · esc gives up")
+                back = self.fitted.keymap.shown(BY_NAME["back"])
+                self._tell(f"searching {share * 100:.0f} % · {back} gives up")
         elif search.found is None:
             self._tell(f"no match for {self._sought}")
         else:
@@ -344,8 +351,17 @@ class LogScreen(PanedScreen):
     # -- acting ----------------------------------------------------------------------------
 
     def selection(self) -> Selection:
-        """Return the run."""
-        return Selection(Place.LOG, opens=self._task_id, watching=self._watching, run=self.run)
+        """Return the run, and whether there are others before and after it."""
+        ids = [run.id for run in self._runs]
+        at = ids.index(self._run_id) if self._run_id in ids else None
+        return Selection(
+            Place.LOG,
+            opens=self._task_id,
+            watching=self._watching,
+            run=self.run,
+            earlier=at is not None and at + 1 < len(ids),
+            later=bool(at),
+        )
 
     def action_back(self) -> None:
         """Give up what is typed, the selection or the search, in this order; else go back."""

@@ -183,21 +183,13 @@ class MainScreen(PanedScreen):
 
     def show(self, picture: Snapshot) -> None:
         """Show a snapshot, all of it at once."""
+        before, self._picture = self._picture, picture
         with self.app.batch_update():
-            self._picture = picture
             self._show_workers()
             self._show_stale()
             self._show_tasks()
-            events = picture.events.value
-            self._trouble(self.event_rows, picture.events)
-            self.event_rows.empty = self._nothing(self.event_rows, self.event_filter.where)
-            self.event_rows.put(
-                events.rows,
-                offset=events.offset,
-                total=events.total,
-                cursor_at=events.cursor_at,
-                cursor=events.cursor,
-            )
+            if picture.events is not before.events:
+                self._show_events()
             self._caption()
             self._show_head()
             self.refresh_bars()
@@ -229,6 +221,18 @@ class MainScreen(PanedScreen):
             cursor=page.cursor,
         )
 
+    def _show_events(self) -> None:
+        events = self._picture.events.value
+        self._trouble(self.event_rows, self._picture.events)
+        self.event_rows.empty = self._nothing(self.event_rows, self.event_filter.where)
+        self.event_rows.put(
+            events.rows,
+            offset=events.offset,
+            total=events.total,
+            cursor_at=events.cursor_at,
+            cursor=events.cursor,
+        )
+
     def _idle(self) -> dict[str, bool] | None:
         """Say of each agent that has live workers whether one of them has nothing to do."""
         if self._picture.workers.read_at is None:
@@ -239,8 +243,7 @@ class MainScreen(PanedScreen):
                 idle[worker.agent] = idle.get(worker.agent, False) or worker.task_id is None
         return idle
 
-    @staticmethod
-    def _nothing(rows: RowList[Any], where: Filter) -> str:
+    def _nothing(self, rows: RowList[Any], where: Filter) -> str:
         if not where:
             return rows.EMPTY
         meant = (
@@ -248,7 +251,8 @@ class MainScreen(PanedScreen):
             if isinstance(rows, TasksList)
             else likely_meant(where, EVENT_FIELDS)
         )
-        return f"nothing matches {clean_text(str(where))}: {meant or 'esc clears the filter'}"
+        clears = f"{self.fitted.keymap.shown(BY_NAME['back'])} clears the filter"
+        return f"nothing matches {clean_text(str(where))}: {meant or clears}"
 
     def tell(self, facts: Facts) -> None:
         """Show what is known beside the picture."""
@@ -304,15 +308,13 @@ class MainScreen(PanedScreen):
         place = f"{shown} of {picture.progress.value.total:,}" if self.where else shown
         if marked := len(self.task_rows.marked):
             place = f"{marked:,} marked · {place}"
-        tasks.caption(
-            _late(picture.tasks) or str(self.where), self.task_filter.trouble or place, shown
-        )
+        tasks.caption(_late(picture.tasks) or str(self.where), place, shown)
         rows = self.event_rows
         at = "follows" if rows.following else f"at {rows.cursor + 1:,}"
         newest = f"{rows.total:,}" + ("" if picture.events.value.complete else " so far")
         events.caption(
             _late(picture.events) or str(self.event_filter.where),
-            self.event_filter.trouble or (f"{at} · {newest}" if rows.total else "0"),
+            f"{at} · {newest}" if rows.total else "0",
             newest,
         )
 
@@ -329,6 +331,8 @@ class MainScreen(PanedScreen):
             watching=self._watching,
             quitting=self.quitting,
             stale_workers=len(self._stale_workers()),
+            needs=len(self.facts.needs),
+            unserved=tuple(n.agent for n in self.facts.needs if n.agent is not None),
             late=late,
             rate=self._pace.per_minute(progress.recent),
             path=self._path_left(),
@@ -367,13 +371,17 @@ class MainScreen(PanedScreen):
             return Selection(place, worker, opens=opens, **about)
         if place is Place.EVENTS:
             event: Event | None = self.event_rows.current
-            return Selection(place, opens=event.task_id if event is not None else None, **about)
+            if event is None:
+                return Selection(place, **about)
+            known = {worker.id for worker in self._picture.workers.value}
+            who = event.worker_id
+            return Selection(place, opens=event.task_id, who=who, gone=who not in known, **about)
         # Rows of another filter or order are still on screen: no key may act on one of those.
         task = self.task_rows.current if self._shows_what_is_asked else None
         holder = task.claimed_by if task is not None else None
-        known = (w for w in self._picture.workers.value if w.id == holder)
+        holders = (w for w in self._picture.workers.value if w.id == holder)
         opens = task.id if task is not None else None
-        return Selection(place, next(known, None), task, opens, **about)
+        return Selection(place, next(holders, None), task, opens, **about)
 
     def pin(self) -> None:
         """Stay with the row under the cursor."""

@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from tui.actions.table import ACTIONS, bindings
+from tui.screens.once import Once
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Tone
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from textual.binding import BindingType
 
-    from tui.actions.model import Selection
+    from tui.actions.model import Selection, Target
     from tui.fitted import FittedApp
     from tui.panes.pane import Pane
     from tui.widgets.rows import RowList
@@ -64,6 +65,8 @@ class PanedScreen(Screen[None]):
         self.tabs = Bar(gap=3, id="tabs")
         self.keys = Bar(id="keys")
         self.needs = 0
+        self.target: Target | None = None
+        """What it was opened for, None if nobody asked for it."""
         self._current = 0
         self._zoomed = False
 
@@ -107,12 +110,16 @@ class PanedScreen(Screen[None]):
     @property
     def single(self) -> bool:
         """Whether one pane has the whole screen."""
-        return self._zoomed or 0 < self.size.width < NARROW
+        return self._zoomed or self._tabbed
 
     @property
     def zoomed(self) -> bool:
-        """Whether the user zoomed in."""
-        return self._zoomed
+        """Whether the user zoomed in, and can see it."""
+        return self._zoomed and not self._tabbed
+
+    @property
+    def _tabbed(self) -> bool:
+        return 0 < self.size.width < NARROW
 
     def on_mount(self) -> None:
         """Begin with the pane that the screen opens on."""
@@ -159,8 +166,9 @@ class PanedScreen(Screen[None]):
         self.refresh_bars()
 
     @staticmethod
-    def _body(pane: Pane) -> Widget:
-        return next(child for child in pane.walk_children(Widget) if child.focusable)
+    def _body(pane: Pane) -> Widget | None:
+        # There is none if the app leaves before the pane has been filled.
+        return next((child for child in pane.walk_children(Widget) if child.focusable), None)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """Follow the focus wherever the mouse takes it."""
@@ -205,15 +213,32 @@ class PanedScreen(Screen[None]):
 
     def action_zoom(self) -> None:
         """Give the current pane the whole screen, or give it back."""
+        if self._tabbed:
+            words = f"below {NARROW} columns a pane has the whole screen anyway"
+            self.notify(words, severity="warning", markup=False)
+            return
         self._zoomed = not self._zoomed
         self._arrange()
 
     # -- bars ------------------------------------------------------------------------------
 
+    def on_screen_suspend(self) -> None:
+        """Show the keys of what is above now."""
+        self.refresh_bars()
+
+    def on_screen_resume(self) -> None:
+        """Show the own keys again."""
+        self.refresh_bars()
+
     def refresh_bars(self) -> None:
-        """Show the tabs and the footer as they are for what is selected now."""
+        """Show the tabs and the footer as they are for what is selected now.
+
+        Below a dialog the footer has the keys of that: no others do anything.
+        """
         if self.is_attached:
-            self.keys.put(list(self._key_pieces()))
+            above = self.app.screen
+            pieces = dialog_pieces(above) if isinstance(above, Once) else self._key_pieces()
+            self.keys.put(list(pieces))
             self.tabs.put(list(self._tab_pieces()))
 
     def _key_pieces(self) -> Iterator[Piece]:
@@ -222,7 +247,9 @@ class PanedScreen(Screen[None]):
         # What only this screen can do comes first: everything else is known from elsewhere.
         here.sort(key=lambda action: not action.local)
         for rank, action in enumerate(here):
-            legal = action.refuse(selection) is None
+            legal = action.refuse(selection) is None and not (
+                self._tabbed and action.name == "zoom"
+            )
             tones = (Tone.BOLD, Tone.TEXT) if legal else (Tone.OFF, Tone.OFF)
             key, label = keymap.shown(action), action.label_for(selection, self.needs)
             needed = action.name == "attention" and self.needs > 0
@@ -243,3 +270,9 @@ class PanedScreen(Screen[None]):
         """Do what a click on a bar means."""
         event.stop()
         await self.run_action(f"app.act({event.name!r})")
+
+
+def dialog_pieces(dialog: Once[Any]) -> Iterator[Piece]:
+    """Yield what the footer says below a dialog."""
+    for key, words in dialog.hints():
+        yield Piece(((key, Tone.BOLD), (f" {words}", Tone.TEXT)))

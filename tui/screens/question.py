@@ -1,8 +1,8 @@
-"""Questions: a title, a text, and one key for each answer. All are left with esc."""
+"""Questions: a title, a text, and one key for each answer. What leaves a screen leaves them all."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 from textual import events, on
@@ -21,18 +21,23 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
+    from tui.fitted import FittedApp
     from tui.widgets.document import Layout
 
 YES, NO, WAIT, KILL = "yes", "no", "wait", "kill"
 
 
 class Answer(Struct, frozen=True):
-    """One way to answer: its keys as Textual names them, how they are shown, what it means."""
+    """One way to answer: its keys as Textual names them, how they are shown, what it means.
+
+    With `leaves` it is also what the keys mean that leave a screen.
+    """
 
     choice: str
     keys: tuple[str, ...]
     shown: str
     words: str
+    leaves: bool = False
 
 
 def yes(words: str = "yes", *more: str) -> Answer:
@@ -42,7 +47,7 @@ def yes(words: str = "yes", *more: str) -> Answer:
 
 def no(words: str = "no") -> Answer:
     """Return the answer that changes nothing."""
-    return Answer(NO, ("n", "escape", "ctrl+c"), "n esc", words)
+    return Answer(NO, ("n", "ctrl+c"), "n", words, leaves=True)
 
 
 class Question(Once[str], ModalScreen[str]):
@@ -53,7 +58,7 @@ class Question(Once[str], ModalScreen[str]):
         self._title = title
         self._text = text
         self._answers = answers
-        self._choices = {key: answer.choice for answer in answers for key in answer.keys}
+        self._choices: dict[str, str] = {}
         self.text = Document(id="question-text")
         self._bar = Bar(gap=3, id="answers")
 
@@ -64,15 +69,22 @@ class Question(Once[str], ModalScreen[str]):
             yield self.text
             yield self._bar
 
+    @on(Document.Seen)
+    def seen(self, event: Document.Seen) -> None:
+        """Say that there is more text than one sees."""
+        event.stop()
+        self.query_one("#question").border_subtitle = Content(more_text(self.text))
+
     def on_mount(self) -> None:
         """Show the text and the answers."""
         self.text.show(self._text)
-        self._bar.put(
-            [
-                Piece(((a.shown, Tone.BOLD), (f" {a.words}", Tone.TEXT)), a.choice)
-                for a in self._answers
-            ]
-        )
+        pieces = []
+        for answer in self._answers:
+            keys = (*answer.keys, *(self._leaving if answer.leaves else ()))
+            self._choices |= dict.fromkeys(keys, answer.choice)
+            words = ((self._shown(answer), Tone.BOLD), (f" {answer.words}", Tone.TEXT))
+            pieces.append(Piece(words, answer.choice))
+        self._bar.put(pieces)
         self.call_after_refresh(self._fit)
 
     def on_resize(self) -> None:
@@ -81,6 +93,19 @@ class Question(Once[str], ModalScreen[str]):
 
     def _fit(self) -> None:
         self.text.styles.height = max(1, min(len(self.text.lines), self.size.height - 8))
+
+    def hints(self) -> list[tuple[str, str]]:
+        """Return the keys of the answers."""
+        return [(self._shown(answer), answer.words) for answer in self._answers]
+
+    @property
+    def _leaving(self) -> dict[str, str]:
+        taken = [key for answer in self._answers for key in answer.keys]
+        return cast("FittedApp[Any]", self.app).keymap.leaving(taken)
+
+    def _shown(self, answer: Answer) -> str:
+        back = next(iter(self._leaving.values())) if answer.leaves else ""
+        return f"{answer.shown} {back}".strip()
 
     def retell(self, text: Layout) -> None:
         """Show another text from now on."""
@@ -107,6 +132,14 @@ class Question(Once[str], ModalScreen[str]):
         self.dismiss(choice)
 
 
+def more_text(text: Document) -> str:
+    """Say how much more of a text there is than one sees, and how to come there."""
+    above, below = text.hidden
+    parts = [f"↑ {above:,}"] if above else []
+    parts += [f"↓ {below:,}"] if below else []
+    return f"{' '.join(parts)} more {'line' if above + below == 1 else 'lines'}" if parts else ""
+
+
 def sentences(*texts: str) -> Layout:
     """Lay sentences out, wrapped, one below the other."""
 
@@ -131,7 +164,7 @@ def quit_question(runs: int) -> Question:
             yes("stop and release", "ctrl+c"),
             Answer(WAIT, ("w",), "w", "wait for them"),
             Answer(KILL, ("K",), "K", "kill"),
-            Answer(NO, ("n", "escape"), "esc", "stay"),
+            Answer(NO, ("n",), "", "stay", leaves=True),
         ),
     )
 
@@ -144,7 +177,7 @@ def hurry_question(runs: int) -> Question:
         (
             yes("stop and release now", "ctrl+c"),
             Answer(KILL, ("K",), "K", "kill"),
-            Answer(NO, ("n", "escape"), "esc", "keep waiting"),
+            Answer(NO, ("n",), "", "keep waiting", leaves=True),
         ),
     )
 
@@ -158,5 +191,5 @@ def demo_question() -> Question:
             "Watch the bundled demo? It works for about a minute in a temporary folder, "
             "which is removed when you quit. Nothing here is touched.",
         ),
-        (yes("start the demo"), Answer(NO, ("n", "escape", "ctrl+c"), "esc", "quit")),
+        (yes("start the demo"), Answer(NO, ("n", "ctrl+c"), "", "quit", leaves=True)),
     )

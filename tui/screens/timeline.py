@@ -20,7 +20,7 @@ from tui.panes.timeline import TimelineCanvas
 from tui.screens.listing import ListingScreen
 from tui.snapshot import explain
 from tui.styled import STYLES
-from tui.timeline import Window, begin_of, busy, end_of, fitting
+from tui.timeline import Window, begin_of, end_of, fitting
 from tui.widgets.cells import Cell, Tone
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class TimelineScreen(ListingScreen):
         self._stale = True
         self._read_at: float | None = None
         self._sought: int | None = None
+        self._began: float | None = None
         self._held: tuple[str, ...] = ()
         self._tasks: dict[str, TaskRow | None] = {}
         self._workers: dict[str, WorkerRow] = {}
@@ -145,6 +146,9 @@ class TimelineScreen(ListingScreen):
             self._workers = {worker.id: worker for worker in await queries.workers()}
             self._held = (await queries.progress()).held
             self._tasks.clear()
+            if self._began is None:
+                first = await queries.runs(order=Order("started"), limit=1)
+                self._began = begin_of(first[0]) if first else None
         self.canvas.put(self._read.runs, self._workers, window)
 
     async def _spans(self, since: float, until: float) -> _Read:
@@ -263,7 +267,7 @@ class TimelineScreen(ListingScreen):
             pieces.append((f"{begin} to {end}", Tone.TEXT if self._follows else Tone.HUMAN))
             if not self._follows:
                 pieces.append(("G follows again", Tone.DIM))
-            shares = [busy(lane.runs, window, now.timestamp()) for lane in canvas.lanes]
+            shares = [canvas.busy(lane) for lane in canvas.lanes]
             if shares:
                 pieces.append((f"{plural(len(shares), 'worker')}, busy {_mean(shares)}", Tone.TEXT))
             pieces.append((f"a cell is {_step(window.step)}", Tone.DIM))
@@ -347,12 +351,26 @@ class TimelineScreen(ListingScreen):
         if run is not None:
             begin, end = max(begin_of(run), window.start), min(end_of(run, now), window.end)
             around = (begin + end) / 2
+        if event.step < 0 and self._all_seen(window):
+            self.notify("all runs that there are can be seen already", markup=False)
+            return
         scaled = window.scaled(event.step, around)
         if scaled.step == window.step:
             self.notify(f"a cell is {_step(window.step)} already", markup=False)
             return
         self.canvas.look_at(scaled.ending(now, _SPARE) if self._follows else scaled)
         self.post_message(self.Wanted())
+
+    def _all_seen(self, window: Window) -> bool:
+        """Say whether nothing has run before the window, nor after it."""
+        if self._began is None or self._began < window.start:
+            return False
+        return window.end >= self._time() or window.end >= self._newest()
+
+    def _newest(self) -> float:
+        now = self._time()
+        known = self._read.runs if self._read is not None and self._read.until >= now else ()
+        return max((end_of(run, now) for run in known), default=now)
 
 
 def _moment(seconds: float) -> datetime:

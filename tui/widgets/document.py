@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.geometry import Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 
 from tui.actions.table import motions
@@ -25,17 +26,32 @@ class Document(ScrollView, Painter, can_focus=True):
     ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = [*motions()]
 
+    class Seen(Message):
+        """Another part of the text is seen, or of another one."""
+
     def __init__(self, *, follows: bool = False, id: str | None = None) -> None:  # noqa: A002 - Textual's own name for it
         super().__init__(id=id)
         self._follows = follows
         self._at_end = follows
         self._layout: Layout = _nothing
         self._lines: tuple[Line, ...] = ()
+        self._hidden = (0, 0)
 
     @property
     def lines(self) -> tuple[Line, ...]:
         """The text as it is laid out now."""
         return self._lines
+
+    @property
+    def hidden(self) -> tuple[int, int]:
+        """How many lines there are above those that one sees, and how many below."""
+        above = min(self.scroll_offset.y, len(self._lines))
+        return above, max(0, len(self._lines) - above - self.size.height)
+
+    def _look_what_is_seen(self) -> None:
+        if self.hidden != self._hidden:
+            self._hidden = self.hidden
+            self.post_message(self.Seen())
 
     def show(self, layout: Layout) -> None:
         """Show this text from now on; where one has scrolled to stays."""
@@ -48,6 +64,7 @@ class Document(ScrollView, Painter, can_focus=True):
             return
         before = self._lines
         self._lines = tuple(self._layout(width))
+        self._look_what_is_seen()
         size = Size(0, len(self._lines))
         if size != self.virtual_size:
             self.virtual_size = size
@@ -68,6 +85,7 @@ class Document(ScrollView, Painter, can_focus=True):
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Follow the end only while one is there."""
         super().watch_scroll_y(old_value, new_value)
+        self._look_what_is_seen()
         self._at_end = self._follows and round(new_value) >= self.max_scroll_y
 
     def render_line(self, y: int) -> Strip:
