@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WIDE, NARROW = (160, 50), (80, 24)
-SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 CTRL_A, CTRL_Q, KILL_LINE = "\x01", "\x11", "\x15"
 DOWN, RIGHT, PAGE_DOWN = f"{ESC}[B", f"{ESC}[C", f"{ESC}[6~"
 DETAIL = "1 Task ─"
@@ -114,16 +113,15 @@ def sift(at: Terminal, words: str, sign: str = "") -> None:
 # -- every screen ----------------------------------------------------------------------------
 
 
-@SIZES
-def test_the_panes_their_filters_and_their_marks(folder: Project, size: tuple[int, int]) -> None:
-    with haunting(folder, size=size) as at:
+def test_the_panes_their_filters_and_their_marks(folder: Project) -> None:
+    with haunting(folder) as at:
         seen = walk(at, "1", "G", "2", "z", PAGE_DOWN, PAGE_DOWN, "z", "3", "z", "g", "G", "z")
         seen += walk(at, "4", "G", "2g")
-        for markup in MARKUP if size == WIDE else MARKUP[:1]:
+        for markup in MARKUP:
             assert f"t{markup}e" in seen
         # Two halves side by side are two words.
         assert "split" in seen
-        assert size == NARROW or "]52;c;UFdORUQ=end" in seen
+        assert "]52;c;UFdORUQ=end" in seen
         sift(at, "[red]", "t[red]e")
         walk(at, CTRL_A, "o", BACK)
         with visit(at, "v", "space shows or hides", "\r"):
@@ -155,7 +153,7 @@ def test_tasks_and_their_logs(folder: Project) -> None:
             at.shows("{task}e61%se62")
 
 
-@SIZES
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_the_other_screens(folder: Project, size: tuple[int, int]) -> None:
     with haunting(folder, size=size) as at:
         seen = []
@@ -215,9 +213,8 @@ def test_what_is_copied_is_clean(folder: Project) -> None:
 # -- steering --------------------------------------------------------------------------------
 
 
-@SIZES
-def test_questions(folder: Project, size: tuple[int, int]) -> None:
-    with haunting(folder, size=size) as at:
+def test_questions(folder: Project) -> None:
+    with haunting(folder) as at:
         for keys, title in (("2gjK", "─ Kill "), ("D", "─ Purge "), ("c", "─ Cancel ")):
             with visit(at, keys, title, "n"):
                 walk(at, "G")

@@ -187,13 +187,12 @@ def resized(at: Terminal, name: str, last: tuple[int, int], chance: random.Rando
         at.hides(sign)
 
 
-@pytest.mark.parametrize("last", [(120, 40), (80, 24)], ids=["120x40", "80x24"])
 def test_a_resize_storm_on_any_screen_ends_in_the_picture_for_the_last_size(
-    worked: Project, last: tuple[int, int]
+    worked: Project,
 ) -> None:
     # With another key behind it, esc may be read as one key with alt.
     worked.write("keys: {back: [escape, backspace]}\n", "agentmux.yaml")
-    chance = random.Random(7)
+    chance, last = random.Random(7), (80, 24)
     with dashboard(worked.folder, size=last) as at:
         at.shows("third")
         at.shows("! 1")
