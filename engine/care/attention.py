@@ -40,6 +40,9 @@ MOST = 1000
 """So many tasks are told, those that have waited longest; the rest is counted in a last row."""
 
 _HEALTH_EVERY = 5.0
+"""Seconds for which a look at the health is good, if anything was committed since."""
+_HEALTH_AT_REST = 10.0
+"""And if nothing was: only processes can have come or gone."""
 _CHEAP = 0.02
 """Seconds; a look at tasks that took no longer is taken again after whatever happens."""
 _SHARE = 50
@@ -54,7 +57,8 @@ _NEEDS_NOBODY = frozenset({Kind.QUEUE, Kind.HELD})
 class _Wrong(Struct):
     """What health told last: its alerts, each with the moment since when it has been so."""
 
-    good_until: float = -1.0
+    looked_at: float = float("-inf")
+    seq: int = -1
     alerts: tuple[tuple[Alert, datetime], ...] = ()
     first_seen: dict[str, datetime] = field(default_factory=dict)
 
@@ -112,7 +116,8 @@ class Attention:
 
     async def _look_at_health(self) -> None:
         wrong = self._wrong
-        if self._clock.monotonic() < wrong.good_until:
+        age = self._clock.monotonic() - wrong.looked_at
+        if age < (_HEALTH_AT_REST if self._seq == wrong.seq else _HEALTH_EVERY):
             return
         health = await take_health(self._layout, self._config, self._clock)
         alerts = [alert for alert in health.alerts if _needs_somebody(alert)]
@@ -123,7 +128,8 @@ class Attention:
         # What is over is forgotten: if it comes again, it is new.
         seen = {key: wrong.first_seen.get(key, now) for key in map(_key, alerts)}
         self._wrong = _Wrong(
-            good_until=self._clock.monotonic() + _HEALTH_EVERY,
+            looked_at=self._clock.monotonic(),
+            seq=self._seq,
             alerts=tuple((one, times.get(_key(one), seen[_key(one)])) for one in alerts),
             first_seen=seen,
         )

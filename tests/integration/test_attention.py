@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import AsyncMock
 
 import pytest
 from support.clock import START, ManualClock
@@ -179,18 +180,25 @@ async def test_alerts_without_a_time_are_as_old_as_our_first_sight_of_them(
     assert {row.since for row in first} == {START}
 
 
-async def test_health_is_asked_every_five_seconds_however_often_we_are(
+async def test_health_is_asked_now_and_then_however_often_we_are(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with made_up(project, monkeypatch, ORPHAN) as (attention, clock, health):
         await asyncio.gather(*(attention.rows() for _ in range(20)))
         assert health.calls == 1
-        await clock.advance(4.9)
+        await clock.advance(9.9)
         await attention.rows()
-        assert health.calls == 1
+        assert health.calls == 1, "nothing was committed"
         await clock.advance(0.2)
         await attention.rows()
         assert health.calls == 2
+        monkeypatch.setattr(attention, "_last_seq", AsyncMock(return_value=7))
+        await clock.advance(4.9)
+        await attention.rows()
+        assert health.calls == 2
+        await clock.advance(0.2)
+        await attention.rows()
+        assert health.calls == 3
 
 
 async def test_a_reset_is_told_only_once_it_must_have_been_given_up(
