@@ -64,7 +64,7 @@ class Dashboard(Commanding):
         super().__init__(engine, fitting)
         self._watching = watching
         self._pace = pace
-        self._changed = True
+        self._changed = False
         self._due = asyncio.Event()
         self._urgent = asyncio.Event()
         self._ticks = 0
@@ -109,7 +109,9 @@ class Dashboard(Commanding):
 
     @work(group="feed", exit_on_error=True)
     async def _listen(self) -> None:
-        async for _ in self._engine.changes():
+        news = self._engine.changes()
+        await anext(news)  # what is there already: the screen begins with it by itself
+        async for _ in news:
             self._aside.changed()
             self.ring(changed=True)
 
@@ -129,6 +131,11 @@ class Dashboard(Commanding):
     @work(group="feed", exit_on_error=True)
     async def _refresh_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
+        await self._main.begun.wait()
+        if self._engine.over.is_set():
+            await self._attend()
+        self._resting = not self._due.is_set()
+        self.call_after_refresh(self._seen)
         while True:
             await self._due.wait()
             self._due.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +81,8 @@ class MainScreen(PanedScreen):
         )
         self._current = 1
         self.head = Bar(id="head")
+        self.begun = asyncio.Event()
+        """Set once the screen has done for its first picture what it does by itself."""
 
     def compose(self) -> ComposeResult:
         """Lay the panes out."""
@@ -109,9 +110,13 @@ class MainScreen(PanedScreen):
         self._show_head()
         # What is read before the first layout is in the first picture, and painted once. A store
         # that is slow to read must not keep the frame away.
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_PATIENCE):
                 await self.load(changed=True)
+        except TimeoutError:
+            self.post_message(self.Wanted())
+        finally:
+            self.begun.set()
 
     def go_to(self, index: int) -> None:
         """Make a pane the current one, also of the next dashboard."""
