@@ -175,6 +175,17 @@ def dashboard(
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    """Say whether all of them end, and soon."""
-    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
-    return not alive
+    """Say whether all of them end, and soon. What init has yet to reap has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while any(map(_lives, processes)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
