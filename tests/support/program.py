@@ -134,8 +134,8 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def without_work(err: str) -> str:
-    """Return what was written to stderr but for the lines in which a worker tells of its work."""
-    return re.sub(r"(?m)^\d\d:\d\d:\d\d .*\n", "", err)
+    """Return what was written to stderr but for what a worker, or a slow start, tells of itself."""
+    return re.sub(r"(?m)^(?:\d\d:\d\d:\d\d .*|checking the database)\n", "", err)
 
 
 def on_terminal(
