@@ -114,6 +114,18 @@ class TitleBar:
                 with suppress(AssertionError, AttributeError):
                     bar._begin(self)
 
+            def _sigtstp_application(self, *_: object) -> None:
+                self._at_leisure(super()._sigtstp_application)
+
+            def _sigcont_application(self, *_: object) -> None:
+                self._at_leisure(super()._sigcont_application)
+
+            def _at_leisure(self, step: Callable[[], None]) -> None:
+                # Textual writes right in its signal handlers. One that interrupts a write waits for
+                # a lock of its own thread, for ever: a terminal that goes away sends a SIGCONT.
+                with suppress(RuntimeError):  # the loop is closed: nothing to suspend any more
+                    self._loop.call_soon_threadsafe(step)
+
             def stop_application_mode(self) -> None:
                 self._reading = None
                 bar._end()
