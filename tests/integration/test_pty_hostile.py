@@ -101,9 +101,8 @@ def visit(at: Terminal, keys: str, sign: str, leaving: str = BACK) -> Iterator[N
 def sift(at: Terminal, words: str, sign: str = "") -> None:
     """Filter the list that has the keys, and see `sign` in what is found."""
     at.press("/")
-    at.settle(0.06)
-    # Letters reach a line before the keys that do something in it: these come by themselves.
-    walk(at, KILL_LINE, words)
+    at.shows("│ / ")
+    at.press(KILL_LINE + words)
     at.shows(f"/ {words}")
     at.press("\r")
     at.hides(f"/ {words}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.desk import desk
 from support.screens import running, task
-from textual.events import AppBlur, AppFocus
+from textual.events import AppBlur, AppFocus, Key
 from textual.widgets import Input
 
 from engine.commands import Cancel, Receipt
@@ -170,3 +170,12 @@ async def test_after_a_no_the_commands_behind_it_are_not_asked_about() -> None:
         assert questions(at) == 0
         assert at.engine.dry_runs == [Cancel(("a",))]
         assert at.engine.commands == []
+
+
+async def test_keys_that_come_all_at_once_are_done_in_their_order() -> None:
+    async with desk() as at:
+        await at.press("/")
+        for key in ("a", "b", "ctrl+u", "c", "d", "e", "backspace", "home", "x"):
+            at.app.post_message(Key(key, key if len(key) == 1 else None))
+        await at.settle()
+        assert at.app.main.task_filter.input.value == "xcd"

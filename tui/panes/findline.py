@@ -10,6 +10,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from tui.logs.search import NeedleError, parse_needle
+from tui.widgets.lineinput import LineInput
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -34,13 +35,7 @@ class FindLine(Horizontal):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name for it
         super().__init__(id=id)
-        self.input = Input(
-            placeholder="text, or a /regex/; an upper-case letter makes case count",
-            compact=True,
-            select_on_focus=False,
-            # What is typed or pasted here is shown as it is: no control character gets in.
-            restrict=r"[^\x00-\x1f\x7f-\x9f]*",
-        )
+        self.input = LineInput("text, or a /regex/; an upper-case letter makes case count")
         self.display = False
 
     def compose(self) -> ComposeResult:

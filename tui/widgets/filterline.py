@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 from engine.errors import ValidationError
 from engine.filters import Filter
 from engine.text import clean_text
+from tui.widgets.lineinput import LineInput
 
 Reader = Callable[[str], Filter]
 """Reads a filter as people type it; raises ValidationError for one that makes no sense."""
@@ -58,13 +59,7 @@ class FilterLine(Container):
         self._read = read
         self.where = where
         self.trouble = ""
-        self.input = Input(
-            placeholder=hint,
-            compact=True,
-            select_on_focus=False,
-            # What is typed or pasted here is shown as it is: no control character gets in.
-            restrict=r"[^\x00-\x1f\x7f-\x9f]*",
-        )
+        self.input = LineInput(hint)
         self.display = False
         self._told = Static(classes="told")
         self._told.display = False
