@@ -14,7 +14,7 @@ import io
 import os
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.text import clean_text
 
@@ -98,6 +98,10 @@ class TitleBar:
         class Titled(base):  # type: ignore[valid-type, misc]  # which one it is, the platform says
             _reading: object = None
 
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+                self._due: list[Callable[[], None]] = []
+
             def start_application_mode(self) -> None:
                 if self._reading is not None:
                     # Nobody hears of a SIGSTOP. Begun anew without an end, it would read keys
@@ -123,8 +127,16 @@ class TitleBar:
             def _at_leisure(self, step: Callable[[], None]) -> None:
                 # Textual writes right in its signal handlers. One that interrupts a write waits for
                 # a lock of its own thread, for ever: a terminal that goes away sends a SIGCONT.
+                if self._due[-1:] == [step]:
+                    return  # a storm of them asks for one and the same thing
+
+                def take_step() -> None:
+                    self._due.remove(step)
+                    step()
+
                 with suppress(RuntimeError):  # the loop is closed: nothing to suspend any more
-                    self._loop.call_soon_threadsafe(step)
+                    self._loop.call_soon_threadsafe(take_step)
+                    self._due.append(step)
 
             def stop_application_mode(self) -> None:
                 self._reading = None

@@ -320,6 +320,23 @@ def test_a_dashboard_that_was_stopped_from_outside_goes_on_and_ends_as_any_other
     assert Written(at.written).restored
 
 
+def test_signals_that_come_while_it_paints_do_not_stop_it(project: Project) -> None:
+    with dashboard(project.folder, "long.yaml", "--workers", "0") as at:
+        at.shows("no codex worker runs")
+        for _ in range(15):
+            since = len(at.written)
+            for _ in range(5):
+                at.press("z")
+                at.child.kill(signal.SIGCONT)
+                at.read()
+            at.writes(BEGUN, since=since)
+        at.settle()
+        at.press("q")
+        assert at.ended() == 0
+        assert at.echoes
+    assert Written(at.written).restored
+
+
 # -- leaving ---------------------------------------------------------------------------------
 
 
@@ -407,6 +424,7 @@ def dies_on_screen(project: Project, at: Terminal, worker: subprocess.Popen[str]
     at.until(lambda text: re.search(r"△ +outside +\ds +alive +long", text), "stale worker")
     at.shows("△ 1")
     worker.kill()
+    at.until(lambda text: re.search(r"△ +outside +\ds +gone +long", text), "dead worker")
 
 
 @pytest.fixture
@@ -422,7 +440,6 @@ def test_an_outside_worker_appears_works_and_dies_and_another_takes_its_task(
         at.shows("no workers: a adds one")
         with attentive.started("worker", "--agent", "codex", "--worker-id", "outside") as worker:
             dies_on_screen(attentive, at, worker)
-            at.until(lambda text: re.search(r"△ +outside +\ds +gone +long", text), "dead worker")
             at.press("a")  # who holds workers looks after those of others
             at.shows("outside is lost: its process is gone")
             at.shows("codex-1 started long")
@@ -442,7 +459,6 @@ def test_what_a_dead_outside_worker_held_can_be_released_where_nobody_works(
         at.shows("no workers: a adds one")
         with attentive.started("worker", "--agent", "codex", "--worker-id", "outside") as worker:
             dies_on_screen(attentive, at, worker)
-            at.until(lambda text: re.search(r"△ +outside +\ds +gone +long", text), "dead worker")
             at.press("4u")
             at.shows("no codex worker runs")
         at.press("q")
