@@ -6,7 +6,7 @@ import re
 import sys
 import termios
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pexpect
@@ -128,7 +128,7 @@ class Terminal:
     def hang_up(self) -> None:
         """Let the terminal go away, as an SSH connection does that drops."""
         self.child.ptyproc.fileobj.close()
-        self.child.ptyproc.closed = self.child.ptyproc.terminated = True
+        self.child.ptyproc.closed = True
 
     # -- what becomes of it ----------------------------------------------------------------
 
@@ -142,6 +142,13 @@ class Terminal:
             over = self.read() or over
         status: int | None = self.child.exitstatus
         return status
+
+    def end(self) -> None:
+        """Leave nothing of it behind, not even a zombie, whether it goes by itself or not."""
+        with suppress(psutil.NoSuchProcess):
+            self.process.kill()
+        self.child.wait()
+        self.child.close()
 
     def tree(self) -> list[psutil.Process]:
         return self.process.children(recursive=True)
@@ -162,7 +169,7 @@ def opened(
     try:
         yield at
     finally:
-        at.child.close(force=True)
+        at.end()
 
 
 @contextmanager
