@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import damage
-from support.engines import PATIENCE, QUICK, ended, suspend, until
+from support.engines import QUICK, ended, suspend, until
+from support.patience import PATIENCE
 from support.reckoning import leader_of
 from support.stores import a_dag, a_task, select
 
@@ -154,7 +155,7 @@ async def test_a_pipe_or_a_link_in_place_of_a_log_does_not_block_the_screen(
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("/etc/hostname")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         pipe = await asyncio.to_thread(read_tail, tmp_path / "pipe")
         link = await asyncio.to_thread(read_tail, tmp_path / "link")
     assert (pipe.lines, link.lines) == ((), ())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.clock import ManualClock
 from support.gate import Gate
+from support.patience import PATIENCE
 from support.stores import (
     HOST,
     Opened,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 DONE = Outcome(RunOutcome.DONE)
 FAILED = Outcome(RunOutcome.FAILED, error="no")
-PATIENCE = 20
 
 # What each of the store's changes needs first, and the change itself.
 

@@ -13,7 +13,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from support.program import ENVIRONMENT, LONG, PATIENCE, PROGRAM, Project, on_terminal, outcome
+from support.patience import PATIENCE
+from support.program import ENVIRONMENT, LONG, PROGRAM, Project, on_terminal, outcome
 
 from engine.filters import STATES
 from engine.text import cells, clean_text

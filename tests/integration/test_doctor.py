@@ -17,6 +17,7 @@ from support.checkup import doctor, errors, in_words
 from support.damage import by_hand
 from support.engines import Project, look_while_busy
 from support.finished import copied
+from support.patience import PATIENCE
 from support.stores import a_task, tuples
 from support.strays import a_dead_pid, a_tree
 
@@ -29,8 +30,6 @@ from engine.processes.trees import end_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-PATIENCE = 20.0
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.engines import until
+from support.patience import PATIENCE
 from support.stores import Opened, opened
 
 from engine import feed as feed_module
@@ -43,7 +44,7 @@ async def feed(it: Opened, reader: Reader) -> AsyncIterator[Feed]:
 async def heard(event: asyncio.Event) -> float:
     """Wait for the next news; return the seconds that took."""
     begun = time.monotonic()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await event.wait()
     event.clear()
     return time.monotonic() - begun

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.clock import ManualClock
-from support.engines import PATIENCE
+from support.patience import PATIENCE
 from support.stores import Opened, a_dag, a_task, opened
 
 from engine.model import Outcome, Reason, RunOutcome, State

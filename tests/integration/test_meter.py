@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.clock import ManualClock
-from support.engines import PATIENCE, Project, until
+from support.engines import Project, until
+from support.patience import PATIENCE
 from support.stores import a_task
 
 from engine import meter as meter_module

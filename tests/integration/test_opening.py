@@ -19,8 +19,8 @@ from support.damage import (
     quarantined,
     stopped_dead,
 )
-from support.engines import PATIENCE
 from support.pasts import DONE
+from support.patience import PATIENCE
 from support.stores import a_dag, a_task, opened, states_of
 
 from engine.errors import StorageError

@@ -11,8 +11,8 @@ import pytest
 from support import damage
 from support.damage import STATES, a_killed_store, files_of, open_once, quarantined
 from support.doomed import crashes_opening, opening, script
-from support.engines import PATIENCE
 from support.pasts import DONE
+from support.patience import PATIENCE
 from support.stores import HOST, a_dag, a_task, check_store, opened, select, states_of
 
 from engine.errors import StorageError

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.patience import PATIENCE
 
 import engine
 from engine.errors import StorageError
@@ -29,7 +30,6 @@ from engine.processes.trees import Child, TreeSurvived, end_tree, environment, g
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-PATIENCE = 20
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = str(Path(engine.__file__).parent.parent)
 

@@ -9,8 +9,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.patience import PATIENCE
 from support.program import ENVIRONMENT
-from support.terminal import ESC, PATIENCE, dashboard, gone
+from support.terminal import ESC, dashboard, gone
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ import pexpect
 import psutil
 import pyte
 import pytest
-from support.program import ENVIRONMENT, PATIENCE
+from support.patience import PATIENCE
+from support.program import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

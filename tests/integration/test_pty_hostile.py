@@ -30,9 +30,10 @@ from support.hostile import (
     tell,
     told,
 )
+from support.patience import PATIENCE
 from support.program import Project
 from support.sequences import Written
-from support.terminal import ESC, PATIENCE, Terminal, dashboard, gone
+from support.terminal import ESC, Terminal, dashboard, gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from support.engines import suspend
+from support.patience import PATIENCE
 from support.program import Project, eventually
 from support.sequences import Written
-from support.terminal import ESC, PATIENCE, Terminal, dashboard, gone
+from support.terminal import ESC, Terminal, dashboard, gone
 
 from engine.files import Layout
 

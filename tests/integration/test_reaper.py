@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from support.patience import PATIENCE
 from support.stores import (
     HOST,
     Opened,
@@ -316,7 +317,7 @@ async def test_a_bug_in_one_look_does_not_end_the_reaper(
         again.set()
 
     monkeypatch.setattr(watch.reaper, "look", look)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await again.wait()
     await watch.reaper.close()
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.checkup import errors, mends, repair
 from support.damage import by_hand
-from support.engines import PATIENCE, Project, look_while_busy, until
+from support.engines import Project, look_while_busy, until
 from support.finished import copied
+from support.patience import PATIENCE
 from support.stores import a_task, tuples
 from support.strays import a_tree
 

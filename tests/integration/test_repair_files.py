@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.checkup import errors, mends, repair, run_doctor
-from support.engines import PATIENCE, Project, until
+from support.engines import Project, until
 from support.finished import copied
+from support.patience import PATIENCE
 from support.stores import a_task
 from support.strays import a_dead_pid
 

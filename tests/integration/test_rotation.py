@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import START, ManualClock
 from support.engines import ENVIRONMENT
+from support.patience import PATIENCE
 from support.stores import Opened, a_dag, a_task, opened, select
 
 from engine.clock import SystemClock, to_stamp
@@ -36,7 +37,6 @@ from engine.model import EventType
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-PATIENCE = 30.0
 DAG = a_dag(a_task("a", payload={"kind": "noop", "x-note": {"seq": 1, "type": "RESET"}}))
 
 

@@ -10,10 +10,10 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from support.patience import PATIENCE
 from support.program import (
     ENVIRONMENT,
     LONG,
-    PATIENCE,
     PROGRAM,
     Project,
     on_terminal,

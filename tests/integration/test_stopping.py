@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.engines import QUICK, Project, ended, until
+from support.patience import PATIENCE
 from support.stage import Stage, run_all, staged
 from support.stores import (
     a_task,
@@ -78,7 +79,7 @@ async def test_a_stop_that_comes_before_the_loop_starts_is_not_lost(
         await engine.execute(Seed(project.dag(staged("a"))))
         worker = await engine._host.start("codex", "w")
         worker.stop()  # its coroutine did not run yet
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await engine.wait_workers()
         assert stage.begun == []
         assert project.state("a") == "READY"
@@ -106,7 +107,7 @@ async def test_a_stop_file_that_comes_while_a_worker_enters_is_not_lost(
         file.touch()
         monkeypatch.setattr(engine._host._presence, "enter", touched_meanwhile)
         await engine.start_worker("codex", "w")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await engine.wait_workers()
         assert not file.exists()
         assert project.state("a") == "READY"

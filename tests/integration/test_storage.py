@@ -14,6 +14,7 @@ import pytest
 from support.clock import ManualClock
 from support.gate import Gate
 from support.nobody import nobody
+from support.patience import PATIENCE
 from support.stores import (
     HOST,
     Opened,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 DONE = Outcome(RunOutcome.DONE)
 FAILED = Outcome(RunOutcome.FAILED, error="no")
-PATIENCE = 20
 ABC = a_dag(a_task("a", retries=1), a_task("b", "a"), a_task("c"))
 
 # Group commit.

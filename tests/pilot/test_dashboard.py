@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 from support.desk import desk
+from support.patience import PATIENCE
 from support.screens import (
     FakeEngine,
     FakeQueries,
@@ -119,7 +120,7 @@ async def test_the_time_that_is_left_runs_on_without_another_look_at_the_path() 
     queries = busy()
     queries.path = CriticalPath(("impl:T-004",), 600.0)
     async with desk(queries, size=(160, 40)) as at:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while "~10:00 left" not in at.lines[0]:
                 await at.pilot.pause(0.01)
         await at.engine.clock.sleep(30)
@@ -332,7 +333,7 @@ async def test_a_dashboard_whose_engine_cannot_be_opened_leaves_with_1_at_once()
     engine = FakeEngine(busy())
     engine.failure = StorageError("no")
     app = Dashboard(engine, pace=0.01)
-    async with app.run_test() as pilot, asyncio.timeout(10):
+    async with app.run_test() as pilot, asyncio.timeout(PATIENCE):
         while app.is_running:
             await pilot.pause(0.01)
     assert app.return_code == 1
@@ -350,7 +351,7 @@ async def test_a_store_that_does_not_answer_is_shown_as_busy() -> None:
 
         queries.gate = wait
         at.engine.change()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await entered.wait()
         await at.engine.clock.sleep(3)
         at.app.tick()

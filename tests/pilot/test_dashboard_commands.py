@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from support.desk import desk
+from support.patience import PATIENCE
 from support.screens import NOW, FakeEngine, busy
 
 from engine.commands import (
@@ -301,7 +302,7 @@ async def resetting(at: Desk) -> None:
     at.engine.steps = [WAITING]
     planned(at, Receipt(done={"w1": "stopped"}, counts={"workers stopped": 1}))
     await at.press("R", "y")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while "waiting for workers to stop" not in at.screen:
             await at.pilot.pause(0.01)
 
@@ -335,7 +336,7 @@ async def test_a_reset_that_waits_can_be_given_up() -> None:
     async with desk() as at:
         await resetting(at)
         await at.press("escape")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not at.toasts:
                 await at.pilot.pause(0.01)
         assert at.toasts == ["the reset is given up: claims go on"]
@@ -348,7 +349,7 @@ async def test_a_reset_that_ends_under_another_question_leaves_no_screen_behind(
         await resetting(at)
         await at.press("ctrl+q")
         at.engine.may_step.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not at.toasts:
                 await at.pilot.pause(0.01)
         await at.press("escape")
@@ -359,7 +360,7 @@ async def test_a_reset_that_ends_under_another_question_leaves_no_screen_behind(
 
 
 async def news(at: Desk, *, shown: bool) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while ("changed: S" in at.lines[0]) is not shown:
             await at.app._look_at_file()
             at.app.tick()
@@ -501,7 +502,7 @@ async def test_quitting_ends_the_runs_in_the_way_that_was_chosen(
         await at.press("q")
         assert "2 runs of this dashboard are alive" in at.screen
         await at.pilot.press(answer)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while at.app.is_running:
                 await at.pilot.pause(0.01)
         assert engine.stopped == [drains]

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from support.desk import desk
+from support.patience import PATIENCE
 from support.screens import FakeQueries, ended, worker
 from textual.events import Key
 
@@ -36,7 +37,7 @@ async def test_keys_that_come_faster_than_the_screen_act_where_they_were_meant()
             at.app.post_message(Key(key, "/" if key == "slash" else key))
         await at.settle()
         assert at.engine.commands == [Stop(("codex-1",))]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while at.app.main.task_filter.input.value != "uu":
                 await at.pilot.pause(0.01)
         assert at.engine.commands == [Stop(("codex-1",))]
@@ -359,6 +360,6 @@ async def test_w_waits_for_the_runs_and_a_second_q_can_hurry() -> None:
         at.engine.may_stop.set()
         await at.pilot.pause()
         assert at.engine.stopped == [True, False]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while at.app.is_running:  # noqa: ASYNC110 - leaving has no event
                 await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.host import Host
+from support.patience import PATIENCE
 from support.screens import screen_text
 from textual._compositor import LayoutUpdate
 from textual.app import App
@@ -216,7 +217,7 @@ async def test_a_terminal_that_was_smaller_for_a_moment_gets_all_of_the_screen_a
 
         monkeypatch.setattr(app, "_display", seen)
         app.post_message(Resize(Size(80, 24), Size(80, 24)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not any(isinstance(update, LayoutUpdate) for update in painted):
                 await pilot.pause(0.01)
         assert app.screen.size == (80, 24)

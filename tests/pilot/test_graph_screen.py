@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from support.desk import Desk, desk
+from support.patience import PATIENCE
 from support.screens import FakeQueries, ended, running, task, worker
 
 from engine.commands import Cancel, Kill, Release, Retry, Stop
@@ -63,7 +64,7 @@ async def graph(
 async def settled(at: Desk, screen: GraphScreen) -> None:
     screen.post_message(screen.Wanted())
     await at.settle()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not screen.canvas.given:
             await at.pilot.pause(0.01)
     await at.settle()

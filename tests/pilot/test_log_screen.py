@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.desk import Desk, desk
+from support.patience import PATIENCE
 from support.screens import FakeEngine, ago, busy
 
 from engine.errors import StorageError
@@ -68,7 +69,7 @@ class Log(Desk):
         await self.pilot.pause()
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not holds():
                 await self.pilot.pause(0.01)
         await self.pilot.pause()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.host import Host
+from support.patience import PATIENCE
 from support.screens import FakeEngine, FakeQueries, busy, screen_text, task
 from textual.command import CommandList
 
@@ -41,7 +42,7 @@ class Open:
         return [str(option.prompt) for found in lists for option in found.options]
 
     async def until(self, fulfilled: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not fulfilled():
                 await self.pilot.pause(0.01)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import replace
 from support.desk import Desk, desk
+from support.patience import PATIENCE
 from support.screens import NOW, FakeQueries, ago, ended, running, worker
 
 from engine.commands import Kill, Release, Retry
@@ -90,7 +91,7 @@ async def timeline(
 async def settled(at: Desk, screen: TimelineScreen) -> None:
     screen.post_message(screen.Wanted())
     await at.settle()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not screen.canvas.given:
             await at.pilot.pause(0.01)
     await at.settle()

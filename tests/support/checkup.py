@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from support.engines import PATIENCE
+from support.patience import PATIENCE
 from support.program import agentmux
 
 from engine.care.inspection import inspect

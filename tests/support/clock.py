@@ -6,6 +6,8 @@ import asyncio
 import heapq
 from datetime import UTC, datetime, timedelta
 
+from support.patience import PATIENCE
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 _TURNS = 20
 """How often the others may run after each step: enough for a sleeper to act and sleep again."""
@@ -51,7 +53,7 @@ class ManualClock:
 
     async def until_asleep(self, count: int = 1) -> None:
         """Wait in real time, at most 10 s, until `count` sleepers are there."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while self.sleepers < count:  # noqa: ASYNC110 - what comes before a sleep has no event
                 await asyncio.sleep(0.001)
 

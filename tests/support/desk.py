@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from support.patience import PATIENCE
 from support.screens import FakeEngine, FakeQueries, busy, screen_text, settle
 
 from tui.app import Dashboard
@@ -35,7 +36,7 @@ class Desk:
         """Let the dashboard see what became of the rows."""
         asked = len(self.engine.queries.asked)
         self.engine.change()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(self.engine.queries.asked) == asked:
                 await self.pilot.pause(0.01)
         await self.settle()
@@ -55,7 +56,7 @@ class Desk:
 
         self.engine.queries.gate = wait
         self.engine.change()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await asked.wait()
         try:
             yield

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.engines import ENVIRONMENT, PATIENCE, ended, until
+from support.engines import ENVIRONMENT, ended, until
+from support.patience import PATIENCE
 from support.reckoning import guards_of
 from support.stores import check_store
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from support.patience import PATIENCE
 from support.stores import a_task, check_log, check_store, events_of, kinds, tasks_of
 
 import engine
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from engine.model import Event, TaskDef
 
-PATIENCE = 30.0
 """Seconds until a wait has failed; nothing here takes more than a few."""
 
 QUICK = "lease: 1.5\nrenew: 0.4\nheartbeat: 0.2\nstale_after: 1\ngrace: 0.5\n"

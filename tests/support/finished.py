@@ -6,7 +6,8 @@ import asyncio
 import shutil
 from typing import TYPE_CHECKING
 
-from support.engines import PATIENCE, Project
+from support.engines import Project
+from support.patience import PATIENCE
 from support.stores import a_task
 
 from engine.commands import Purge, Seed

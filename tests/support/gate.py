@@ -7,13 +7,12 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from support.patience import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine.store.store import Store
-
-
-PATIENCE = 20
 
 
 class Gate:

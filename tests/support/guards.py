@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.patience import PATIENCE
+
 import engine
 from engine.model import ProcessId
 from engine.processes.census import trees_of
@@ -20,7 +22,6 @@ from engine.processes.signalling import identify, is_alive, send
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-PATIENCE = 30.0
 SOURCE = str(Path(engine.__file__).parent.parent)
 
 _PROGRAM = """

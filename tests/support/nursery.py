@@ -11,7 +11,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from support.engines import ENVIRONMENT, PATIENCE, until
+from support.engines import ENVIRONMENT, until
+from support.patience import PATIENCE
 
 from engine.model import ProcessId
 from engine.processes.proctable import look_at

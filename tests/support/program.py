@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pexpect
 from support import engines
+from support.patience import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PROGRAM = [sys.executable, "-m", "engine.cli"]
-PATIENCE = engines.PATIENCE
 ENVIRONMENT = {
     key: value
     for key, value in engines.ENVIRONMENT.items()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 from support import lists
 from support.lists import picked, place_of, sorted_runs, sorted_tasks, waits, window
+from support.patience import PATIENCE
 
 from engine.commands import Command, OnStep, Receipt, Step
 from engine.config import Config
@@ -635,7 +636,7 @@ async def settle(pilot: Pilot[None]) -> None:
     """Wait until what was asked for has been read and painted. Bounded."""
     app = pilot.app
     assert isinstance(app, Dashboard)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not app.at_rest:
             await pilot.pause(0.01)
         await pilot.pause()

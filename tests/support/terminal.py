@@ -13,6 +13,7 @@ import pexpect
 import psutil
 import pyte
 import pytest
+from support.patience import PATIENCE
 from support.program import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ESC = "\x1b"
-PATIENCE = 60.0
-"""Seconds until a wait has failed; what is waited for takes a few, on a busy machine more."""
 DASHBOARD = (sys.executable, "-m", "tui")
 _UNSEEN = re.compile(rb"\x1b\[(?:[0-9;]*m|[>0-9;]*u|<u)")
 """Colours, which cost most of the time and are asked for nowhere, and what pyte does not know."""

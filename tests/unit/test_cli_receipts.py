@@ -12,6 +12,7 @@ from argparse import Namespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.patience import PATIENCE
 
 from engine import receipts
 from engine.cli import progress
@@ -200,7 +201,7 @@ async def test_quick_steps_are_not_shown_and_the_last_one_is_once_it_takes_long(
     with slow_steps(pipes=True) as tell:
         tell(Step("checking the database"))
         tell(Step("reading the log"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not (shown := capsys.readouterr().err):  # noqa: ASYNC110 - a timer, no event
                 await asyncio.sleep(0)
         tell(Step("rebuilding"))
@@ -237,7 +238,7 @@ async def test_a_signal_cancels_a_command_and_a_second_one_cannot_cut_its_cleani
             cleaned.set()
         return 0
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await command(Namespace()) == 128 + signal.SIGTERM
     assert cleaned.is_set()
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.patience import PATIENCE
 
 from tui.logs.file import LogFile
 from tui.logs.reader import Reader
@@ -58,7 +59,7 @@ def breaks(_viewport: Viewport) -> Any:
 
 
 async def test_a_job_that_fails_takes_none_of_those_behind_it_along(path: Path) -> None:
-    async with reading(path) as (reader, shown), asyncio.timeout(10):
+    async with reading(path) as (reader, shown), asyncio.timeout(PATIENCE):
         reader.ask(Viewport.refresh)
         reader.ask(breaks)
         reader.ask(Viewport.first)
@@ -71,7 +72,7 @@ async def test_a_job_that_fails_takes_none_of_those_behind_it_along(path: Path) 
 
 
 async def test_each_of_several_jobs_that_fail_is_told(path: Path) -> None:
-    async with reading(path) as (reader, shown), asyncio.timeout(10):
+    async with reading(path) as (reader, shown), asyncio.timeout(PATIENCE):
         for job in (breaks, breaks, Viewport.refresh):
             reader.ask(job)
         assert await reader.get(lambda viewport: viewport.file.size)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.patience import PATIENCE
 
 from engine.views import Order
 from tui import preferences as module
@@ -151,7 +152,7 @@ async def test_a_writer_that_never_ends_is_not_waited_for(
         fcntl.flock(held, fcntl.LOCK_EX)
         preferences = Preferences(path)
         preferences.theme = "nord"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             await preferences.save()
     finally:
         os.close(held)

@@ -8,6 +8,7 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from support.patience import PATIENCE
 from support.screens import FakeEngine, FakeQueries, ended, event, running
 
 from engine.cli import watching
@@ -59,7 +60,7 @@ async def test_what_happened_is_told_before_the_sums_that_it_changed(
 ) -> None:
     monkeypatch.setattr(watching, "_PAUSE", 0)
     engine: Any = Subscribed(Finishing())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert await watching._Watch(engine, OPTIONS).run() == 0
     lines = [next(iter(json.loads(line))) for line in capsys.readouterr().out.splitlines()]
     assert lines == ["summary", "event", "summary"]
