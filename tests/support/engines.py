@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from engine.model import Event, TaskDef
 
-"""Seconds until a wait has failed; nothing here takes more than a few."""
-
 QUICK = "lease: 1.5\nrenew: 0.4\nheartbeat: 0.2\nstale_after: 1\ngrace: 0.5\n"
 """Settings under which a silent worker is noticed soon."""
 
