@@ -99,8 +99,9 @@ class TitleBar:
             _reading: object = None
 
             def __init__(self, *arguments: Any, **options: Any) -> None:
-                super().__init__(*arguments, **options)
+                # First: the base begins to listen for signals, and one may come at once.
                 self._due: list[Callable[[], None]] = []
+                super().__init__(*arguments, **options)
 
             def start_application_mode(self) -> None:
                 if self._reading is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import textual.app
 import textual.pilot
-from textual import _wait
+from textual import _wait as guessing
 from textual._context import active_app
 from textual.message_pump import MessagePump
 
@@ -25,6 +25,9 @@ _QUIET = 10
 until the app has it."""
 _STUCK = 40
 """Looks, a millisecond apart, in which nothing changes: what is being done waits for the test."""
+
+_MOST = 1000
+"""Looks after which a test goes on in any case: some apps are never at rest."""
 
 _dispatching: set[int] = set()
 """Who is handling a message."""
@@ -46,13 +49,14 @@ def install() -> None:
     textual.pilot.wait_for_idle = idle  # type: ignore[attr-defined]
 
 
-async def idle(min_sleep: float = _wait.SLEEP_GRANULARITY, max_sleep: float = 1.0) -> None:
+async def idle(min_sleep: float = guessing.SLEEP_GRANULARITY, max_sleep: float = 1.0) -> None:
     """Wait until the app has nothing left to do, or what it does waits for somebody else."""
-    await _wait.wait_for_idle(min_sleep, max_sleep)
+    await guessing.wait_for_idle(min_sleep, max_sleep)
     app = active_app.get()
-    quiet = stuck = 0
+    quiet = stuck = looks = 0
     before: tuple[int, ...] = ()
-    while quiet < _QUIET and stuck < _STUCK:
+    while quiet < _QUIET and stuck < _STUCK and looks < _MOST:
+        looks += 1
         now = _left(app)
         if any(now):
             quiet = 0

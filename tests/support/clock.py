@@ -52,7 +52,7 @@ class ManualClock:
         return len(self._asleep)
 
     async def until_asleep(self, count: int = 1) -> None:
-        """Wait in real time, at most 10 s, until `count` sleepers are there."""
+        """Wait in real time, and not for ever, until `count` sleepers are there."""
         async with asyncio.timeout(PATIENCE):
             while self.sleepers < count:  # noqa: ASYNC110 - what comes before a sleep has no event
                 await asyncio.sleep(0.001)

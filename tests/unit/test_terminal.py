@@ -14,9 +14,11 @@ from tui.terminal import TitleBar
 class Driver:
     """Notes what a signal makes it do, as Textual's driver for Linux does it in its handlers."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, at_once: bool = False) -> None:
         self._loop = loop
         self.done: list[str] = []
+        if at_once:
+            self._sigcont_application()
 
     def _sigtstp_application(self, *_: object) -> None:
         self.done.append("suspended")
@@ -25,9 +27,9 @@ class Driver:
         self.done.append("resumed")
 
 
-def titled(loop: asyncio.AbstractEventLoop) -> Any:
+def titled(loop: asyncio.AbstractEventLoop, *, at_once: bool = False) -> Any:
     made: Any = TitleBar().driver_class(Driver)  # type: ignore[arg-type]  # no driver, but its likeness
-    return made(loop)
+    return made(loop, at_once=at_once)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,12 @@ async def test_signals_are_answered_in_their_order() -> None:
         handler()
     await asyncio.sleep(0)
     assert driver.done == ["suspended", "resumed"] * 2
+
+
+async def test_a_signal_at_the_very_beginning_is_answered() -> None:
+    driver = titled(asyncio.get_running_loop(), at_once=True)
+    await asyncio.sleep(0)
+    assert driver.done == ["resumed"]
 
 
 def test_a_signal_at_the_very_end_does_nothing() -> None:

@@ -17,8 +17,8 @@ class LineInput(Input):
     """An input for a single line among others. What is typed or pasted is shown as it is.
 
     Textual puts a letter in at once, but carries a key that does something on from queue to queue
-    first: of what a fast typist or a paste sends together, the letters after it come before it.
-    Here such a key is done right where it arrives.
+    first: of what comes together, over a slow line or from a fast typist, the letters after it are
+    there before it is done. Here such a key is done right where it arrives.
     """
 
     def __init__(self, hint: str) -> None:
@@ -33,6 +33,7 @@ class LineInput(Input):
     async def on_key(self, event: events.Key) -> None:
         """Do at once what a key of the line does."""
         for binding in self._bindings.key_to_bindings.get(event.key, ()):
-            event.stop()
-            event.prevent_default()
-            await self.app.run_action(binding.action, self)
+            if await self.app.run_action(binding.action, self):
+                event.stop()
+                event.prevent_default()
+                return
