@@ -24,6 +24,8 @@ EVERY = 2.0
 """Seconds between two looks, and the least span that a share is about."""
 _SHARE = 50
 """Where a look takes long, on a machine with thousands of processes, it is good for longer."""
+_LONGEST = 10.0
+"""Seconds that a look is good for at most: it may have taken long by chance, and must not blind."""
 
 
 class Meter:
@@ -72,8 +74,9 @@ class Meter:
                     take_sample, self._layout.state, runs, self._clock.monotonic
                 )
             self._former, self._latest = self._latest, sample
-            took = self._clock.monotonic() - began
-            self._good_until = began + max(EVERY, took * _SHARE)
+            ended = self._clock.monotonic()
+            longer = min((ended - began) * _SHARE, _LONGEST)
+            self._good_until = max(began + EVERY, ended + longer)
 
     async def _runs(self) -> dict[str, set[ProcessId]]:
         """Return all runs that may have processes, also those that lost their task, with roots."""

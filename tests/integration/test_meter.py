@@ -14,7 +14,7 @@ from support.stores import a_task
 
 from engine import meter as meter_module
 from engine.commands import Seed
-from engine.meter import EVERY, Meter
+from engine.meter import _LONGEST, EVERY, Meter
 from engine.processes.sampling import LONGEST_COMMAND, take_sample
 
 if TYPE_CHECKING:
@@ -134,3 +134,28 @@ async def test_however_many_ask_there_is_one_look_every_two_seconds(
         usage = (await meter.usage())[run_id]
         assert len(looks) == 2
         assert usage.cpu is not None
+
+
+async def test_a_look_that_took_long_is_good_for_longer_but_not_for_ever(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    looks = []
+    longs = [_LONGEST / 100, _LONGEST * 20]
+
+    async def runs_after_a_while() -> dict[str, Any]:
+        looks.append(clock.monotonic())
+        await clock.advance(longs[len(looks) - 1] if len(looks) <= len(longs) else 0)
+        return {}
+
+    async with project.engine() as engine:
+        meter = Meter(engine.layout, engine._lookout, clock)
+        monkeypatch.setattr(meter, "_runs", runs_after_a_while)
+        for _ in range(1000):
+            await meter.usage()
+            await clock.advance(1)
+            if len(looks) == 3:
+                break
+    first, second, third = looks
+    assert second - first == pytest.approx(_LONGEST / 2, abs=1.5)
+    assert third - second == pytest.approx(_LONGEST * 21, abs=1.5)
