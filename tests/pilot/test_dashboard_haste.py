@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.desk import desk
 from support.screens import running, task
-from textual.events import AppBlur, AppFocus, Key
+from textual.events import AppBlur, AppFocus
 from textual.widgets import Input
 
 from engine.commands import Cancel, Receipt
@@ -175,7 +175,27 @@ async def test_after_a_no_the_commands_behind_it_are_not_asked_about() -> None:
 async def test_keys_that_come_all_at_once_are_done_in_their_order() -> None:
     async with desk() as at:
         await at.press("/")
-        for key in ("a", "b", "ctrl+u", "c", "d", "e", "backspace", "home", "x"):
-            at.app.post_message(Key(key, key if len(key) == 1 else None))
-        await at.settle()
+        await at.burst("a", "b", "ctrl+u", "c", "d", "e", "backspace", "home", "x")
         assert at.app.main.task_filter.input.value == "xcd"
+
+
+async def test_keys_right_after_the_one_that_closes_a_line_are_not_typed_into_it() -> None:
+    async with desk() as at:
+        await at.press("/")
+        await at.burst(*"impl", "enter", "j", "j")
+        main = at.app.main
+        assert str(main.where) == "impl"
+        assert main.task_filter.input.value == "impl"
+        assert at.app.focused is main.task_rows
+        assert main.task_rows.cursor == 2
+
+
+async def test_a_line_that_cannot_be_read_yet_keeps_all_the_keys() -> None:
+    async with desk() as at:
+        await at.press("/")
+        await at.burst(*"state:x", "enter", "backspace", *"done", "enter", "G")
+        main = at.app.main
+        assert str(main.where) == "state:done"
+        assert main.task_filter.input.value == "state:done"
+        assert at.app.focused is main.task_rows
+        assert main.task_rows.cursor > 0

@@ -491,6 +491,15 @@ async def test_slash_finds_a_task_by_id_while_one_types_and_n_goes_on() -> None:
         assert at.shows(MainScreen)
 
 
+async def test_n_right_after_enter_is_no_letter_of_what_is_sought() -> None:
+    async with graph() as (at, screen, canvas):
+        await at.press("/")
+        await at.burst(*"impl", "enter", "n")
+        assert screen.find.input.value == "impl"
+        assert canvas.chosen == "impl:a"
+        assert "impl: 1 of 2" in at.screen
+
+
 async def test_a_task_is_found_by_its_name_too_and_case_counts_if_it_is_typed() -> None:
     queries = dag()
     queries.all_tasks[-1] = replace(queries.all_tasks[-1], name="Write the Manual")

@@ -291,6 +291,24 @@ async def test_the_first_output_of_a_run_appears_by_itself(tmp_path: Path) -> No
 # -- finding ---------------------------------------------------------------------------------
 
 
+async def test_n_right_after_enter_is_no_letter_of_what_is_sought(engine: FakeEngine) -> None:
+    async with reading(engine) as at:
+        await at.press("g", "slash")
+        await at.burst(*"line 19", "enter", "n")
+        await at.until(lambda: at.current == "line 190 of the output")
+        assert at.view.find.input.value == "line 19"
+
+
+async def test_a_search_given_up_in_the_same_breath_leaves_nothing(engine: FakeEngine) -> None:
+    async with reading(engine) as at:
+        await at.press("g", "slash")
+        first = at.current
+        await at.burst(*"line 19", "escape")
+        assert at.current == first
+        assert not at.view.find.display
+        assert "line 19" not in at.title
+
+
 async def test_slash_finds_while_one_types_and_n_and_shift_n_go_on(engine: FakeEngine) -> None:
     async with reading(engine) as at:
         await at.press("g", "slash", *"line 1")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from support.patience import PATIENCE
 from support.screens import FakeEngine, FakeQueries, busy, screen_text, settle
+from textual.events import Key
 
 from tui.app import Dashboard
 
@@ -30,6 +31,12 @@ class Desk:
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
+        await self.settle()
+
+    async def burst(self, *keys: str) -> None:
+        """Press keys all at once, as they come over a slow line; a letter, or a key's name."""
+        for key in keys:
+            self.app.post_message(Key(key, key if len(key) == 1 else None))
         await self.settle()
 
     async def change(self) -> None:

@@ -6,36 +6,38 @@ from typing import TYPE_CHECKING
 
 from textual import on
 from textual.containers import Horizontal
-from textual.message import Message
 from textual.widgets import Input, Static
 
 from tui.logs.search import NeedleError, parse_needle
 from tui.widgets.lineinput import LineInput
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.app import ComposeResult
 
     from tui.logs.search import Needle
 
 
 class FindLine(Horizontal):
-    """A line that is there while one types. `trouble` is why the text cannot be searched for."""
+    """A line that is there while one types.
 
-    class Changed(Message):
-        """Something else is to be found; with a `trouble`, nothing yet."""
+    `sought` is called for each text with what is to be found, None if there is nothing to find,
+    the text, and why it cannot be searched for. `closed` is called when somebody is done with the
+    line: whoever owns it takes the focus back.
+    """
 
-        def __init__(self, needle: Needle | None, text: str, trouble: str) -> None:
-            super().__init__()
-            self.needle = needle
-            self.text = text
-            self.trouble = trouble
-
-    class Closed(Message):
-        """Somebody is done with the line: whoever owns it takes the focus back."""
-
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's own name for it
+    def __init__(
+        self,
+        sought: Callable[[Needle | None, str, str], None],
+        closed: Callable[[], None],
+        *,
+        id: str | None = None,  # noqa: A002 - Textual's own name for it
+    ) -> None:
         super().__init__(id=id)
-        self.input = LineInput("text, or a /regex/; an upper-case letter makes case count")
+        hint = "text, or a /regex/; an upper-case letter makes case count"
+        self.input = LineInput(hint, self._typed, closed)
+        self._sought = sought
         self.display = False
 
     def compose(self) -> ComposeResult:
@@ -50,25 +52,18 @@ class FindLine(Horizontal):
 
     def open(self) -> None:
         """Show an empty line and take the keys at once: the next one may be here already."""
-        with self.input.prevent(Input.Changed):
-            self.input.value = ""
+        self.input.value = ""
         self.display = True
         self.screen.set_focus(self.input)
 
-    @on(Input.Changed)
-    def typed(self, event: Input.Changed) -> None:
+    def _typed(self, text: str) -> None:
         """Search while one types."""
-        event.stop()
+        if not self.display:
+            return  # put there by us
         try:
-            self.post_message(self.Changed(parse_needle(event.value), event.value, ""))
+            self._sought(parse_needle(text), text, "")
         except NeedleError as error:
-            self.post_message(self.Changed(None, event.value, str(error)))
-
-    @on(Input.Submitted)
-    def kept(self, event: Input.Submitted) -> None:
-        """Keep what was found."""
-        event.stop()
-        self.post_message(self.Closed())
+            self._sought(None, text, str(error))
 
     @on(Input.Blurred)
     def left(self, event: Input.Blurred) -> None:

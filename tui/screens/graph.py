@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from engine.views import GraphNode, TaskRow, WorkerRow
     from tui.graph.boxes import Box
     from tui.graph.scene import Scene
+    from tui.logs.search import Needle
     from tui.ports import Engine
 
 LIMIT = 5000
@@ -78,7 +79,7 @@ class GraphScreen(ListingScreen):
         self._matched_in: tuple[object, ...] = (None, None, None)
         self._set_out: tuple[str | None, frozenset[str]] = (None, frozenset())
         self.canvas = GraphCanvas()
-        self.find = FindLine(id="find-line")
+        self.find = FindLine(self._seek, self._close_find, id="find-line")
         self._panes = (Pane(1, "Graph", self.canvas, self.find, id="graph"),)
 
     def compose(self) -> ComposeResult:
@@ -358,20 +359,12 @@ class GraphScreen(ListingScreen):
         self._set_out = self.canvas.chosen, self._opened
         self.find.open()
 
-    @on(FindLine.Changed)
-    def typed(self, event: FindLine.Changed) -> None:
+    def _seek(self, needle: Needle | None, text: str, trouble: str) -> None:
         """Go to the first match of what is typed so far, from where one was."""
-        event.stop()
-        self._sought = Sought(event.needle, event.text, event.trouble)
+        self._sought = Sought(needle, text, trouble)
         start, opened = self._set_out
         found = next_match(self._order(), self._matches(), start, 0)
         self._go(found or start, opened)
-
-    @on(FindLine.Closed)
-    def find_closed(self, event: FindLine.Closed) -> None:
-        """Stay with what was found."""
-        event.stop()
-        self._close_find()
 
     @on(GraphCanvas.FindNext)
     def find_next(self, event: GraphCanvas.FindNext) -> None:

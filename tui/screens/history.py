@@ -66,6 +66,7 @@ class HistoryScreen(ListingScreen):
         self.filter = FilterLine(
             lambda text: parse_filter(text, RUN_FIELDS, now=now()),
             hint="word  outcome:failed  task:T  worker:W  after:2h  took:>5m  !not  /regex/",
+            closed=lambda: self.go_to(_RUNS),
             where=self._first,
             id="history-filter",
         )
@@ -207,12 +208,6 @@ class HistoryScreen(ListingScreen):
             self.rows.forget()
         self._caption()
         self.post_message(self.Wanted())
-
-    @on(FilterLine.Closed)
-    def filter_closed(self, event: FilterLine.Closed) -> None:
-        """Go back to the list."""
-        event.stop()
-        self.go_to(_RUNS)
 
     def action_sort(self) -> None:
         """Sort by the next column on screen."""

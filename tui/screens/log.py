@@ -78,7 +78,7 @@ class LogScreen(PanedScreen):
         self.head = Bar(id="head")
         self.text = LogText(self._path, id="log-text")
         self.gauge = Gauge(id="log-gauge")
-        self.find = FindLine(id="find-line")
+        self.find = FindLine(self._seek, self._close_find, id="find-line")
         self._pane = Pane(
             1, "Log", Horizontal(self.text, self.gauge, id="log-body"), self.find, id="log"
         )
@@ -264,26 +264,17 @@ class LogScreen(PanedScreen):
         self.find.open()
         self._tell("")
 
-    @on(FindLine.Changed)
-    def sought(self, event: FindLine.Changed) -> None:
+    def _seek(self, needle: Needle | None, text: str, trouble: str) -> None:
         """Go to the first match of what is typed so far, from where one was."""
-        event.stop()
         assert self._before is not None
-        before, needle = self._before, event.needle
-        self._needle, self._sought = needle, event.text
+        self._needle, self._sought = needle, text
         self.text.ask(lambda viewport: viewport.seek(needle))
         if needle is None:
             self.text.reader.search(None)
             self._return()
-            self._tell(event.trouble)
+            self._tell(trouble)
         else:
-            self._begin(Search(needle, before.spot, inclusive=True))
-
-    @on(FindLine.Closed)
-    def found(self, event: FindLine.Closed) -> None:
-        """Read on where the match is; the search goes on if it is not found yet."""
-        event.stop()
-        self._close_find()
+            self._begin(Search(needle, self._before.spot, inclusive=True))
 
     @on(LogText.FindNext)
     def find_next(self, event: LogText.FindNext) -> None:
@@ -339,6 +330,7 @@ class LogScreen(PanedScreen):
             self.text.ask(back or (lambda viewport: viewport.go_back(before.whereabouts)))
 
     def _close_find(self) -> None:
+        """Read on where the match is; the search goes on if it is not found yet."""
         self.find.display = False
         self.set_focus(self.text)
 

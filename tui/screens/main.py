@@ -66,11 +66,13 @@ class MainScreen(PanedScreen):
         self.task_filter = FilterLine(
             partial(parse_filter, fields=TASK_FIELDS),
             hint="word  state:failed  agent:codex  /regex/  !not",
+            closed=self._filter_closed,
             id="task-filter",
         )
         self.event_filter = FilterLine(
             lambda text: parse_filter(text, EVENT_FIELDS, now=now()),
             hint="word  type:failed  task:ID  worker:W  after:2h  !not",
+            closed=self._filter_closed,
             id="event-filter",
         )
         self._panes = (
@@ -469,10 +471,7 @@ class MainScreen(PanedScreen):
             self._asked_else(self.event_rows)
         self._caption()
 
-    @on(FilterLine.Closed)
-    def filter_closed(self, event: FilterLine.Closed) -> None:
-        """Go back to the list."""
-        event.stop()
+    def _filter_closed(self) -> None:
         self.set_focus(self._rows)
         self._caption()
 

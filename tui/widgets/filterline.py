@@ -27,7 +27,8 @@ class FilterLine(Container):
     """A line that is there while one types a filter. A last word that is not whole yet waits.
 
     `where` is the filter that holds; `trouble` is why the text cannot be read, empty if it can:
-    that is told above the line, all of it.
+    that is told above the line, all of it. `closed` is called when somebody is done with the line:
+    whoever owns it takes the focus back.
     """
 
     class Changed(Message):
@@ -44,14 +45,12 @@ class FilterLine(Container):
             """The line that it is about."""
             return self.line
 
-    class Closed(Message):
-        """Somebody is done with the line: whoever owns it takes the focus back."""
-
     def __init__(
         self,
         read: Reader,
         *,
         hint: str,
+        closed: Callable[[], None],
         where: Filter = Filter(),  # noqa: B008 - frozen, and empty for ever
         id: str | None = None,  # noqa: A002 - Textual's own name for it
     ) -> None:
@@ -59,7 +58,8 @@ class FilterLine(Container):
         self._read = read
         self.where = where
         self.trouble = ""
-        self.input = LineInput(hint)
+        self._give_back = closed
+        self.input = LineInput(hint, self._typed, self._keep)
         self.display = False
         self._told = Static(classes="told")
         self._told.display = False
@@ -104,9 +104,8 @@ class FilterLine(Container):
         self._tell(where, "")
 
     def _put(self, text: str) -> None:
-        with self.input.prevent(Input.Changed):
-            self.input.value = clean_text(text)
-            self.input.cursor_position = len(self.input.value)
+        self.input.value = clean_text(text)
+        self.input.cursor_position = len(self.input.value)
 
     def _tell(self, where: Filter, trouble: str) -> None:
         if (where, trouble) != (self.where, self.trouble):
@@ -115,26 +114,24 @@ class FilterLine(Container):
             self._told.display = bool(trouble)
             self.post_message(self.Changed(self, where, trouble))
 
-    @on(Input.Changed)
-    def typed(self, event: Input.Changed) -> None:
+    def _typed(self, text: str) -> None:
         """Filter while one types; a last word that cannot be read yet does not count."""
-        event.stop()
+        if not self.display:
+            return  # put there by us
         where, trouble = self.where, ""
         try:
-            where = self._read(event.value)
+            where = self._read(text)
         except ValidationError as error:
             trouble = str(error)
             with suppress(ValidationError):
-                where = self._read(" ".join(event.value.split()[:-1]))
+                where = self._read(" ".join(text.split()[:-1]))
         self._tell(where, trouble)
 
-    @on(Input.Submitted)
-    def kept(self, event: Input.Submitted) -> None:
+    def _keep(self) -> None:
         """Keep the filter; one that cannot be read stays open."""
-        event.stop()
         if not self.trouble:
             self.display = False
-            self.post_message(self.Closed())
+            self._give_back()
 
     @on(Input.Blurred)
     def left(self, event: Input.Blurred) -> None:
