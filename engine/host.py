@@ -20,6 +20,7 @@ from engine.model import Claim, WorkerStatus
 from engine.presence import DRAIN, KILL, Beat, Presence
 from engine.processes.guard import Guard
 from engine.processes.signalling import identify, seems_alive
+from engine.shield import shielded
 from engine.store.held import EXPIRE, RELEASE
 from engine.worker import Why, Worker
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from engine.config import Config
     from engine.executors.base import Executor
     from engine.feed import Feed
+    from engine.presence import Marks
     from engine.store.lookout import Lookout
     from engine.store.store import Store
 
@@ -118,6 +120,19 @@ class Host:
             agent, worker_id, self.identity, seems_alive, own_process=own_process
         )
 
+        # The store frees a name a moment before its former owner here has put its files away.
+        former = self._lives.get(worker_id)
+        try:
+            if former is not None:
+                await asyncio.wait({former})
+            return await self._enter(agent, worker_id, old, until_idle=until_idle)
+        except BaseException:
+            await shielded(self._store.set_status(worker_id, self.identity, WorkerStatus.STOPPED))
+            raise
+
+    async def _enter(self, agent: str, worker_id: str, old: Marks, *, until_idle: bool) -> Worker:
+        """Begin a worker's life under a name that the store has given it."""
+
         async def is_idle() -> bool:
             return await self._lookout.unfinished(agent) == 0
 
@@ -137,7 +152,6 @@ class Host:
         try:
             await asyncio.to_thread(self._presence.enter, _beat_of(worker), self.identity.pid, old)
         except OSError as error:
-            await self._store.set_status(worker_id, self.identity, WorkerStatus.STOPPED)
             raise StorageError(f"{error.filename}: {error.strerror}") from error
         self.workers[worker_id] = worker
         self._lives[worker_id] = asyncio.create_task(self._live(worker), name=f"worker {worker_id}")

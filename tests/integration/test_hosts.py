@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import threading
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.engines import Project, until
+from support.patience import PATIENCE
 from support.stage import Stage, run_all, staged
-from support.stores import (
-    a_task,
-)
+from support.stores import a_task, select
 
 from engine import worker as worker_module
 from engine.commands import Hold, Resume, Seed
 from engine.errors import LeaseConflict, StorageError, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from engine.presence import Beat
 
 
 async def test_two_live_workers_cannot_have_one_name(project: Project) -> None:
@@ -28,6 +35,40 @@ async def test_two_live_workers_cannot_have_one_name(project: Project) -> None:
                 await engine.start_worker("codex", bad)
         assert await other.start_worker("codex") == "codex-1"
         assert await engine.start_worker("codex") == "codex-2"
+
+
+async def test_a_worker_who_takes_the_name_of_one_that_is_just_leaving_keeps_all_of_its_own(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with project.engine() as engine:
+        await engine.start_worker("codex", "w")
+        gate, presence = threading.Event(), engine._host._presence
+        tell = presence.tell
+
+        def late(beats: Iterable[Beat]) -> None:
+            gate.wait(PATIENCE)
+            tell(beats)
+
+        def status() -> str:
+            (row,) = select(project.layout, "SELECT status FROM workers WHERE id = 'w'")
+            return str(row["status"])
+
+        monkeypatch.setattr(presence, "tell", late)
+        former = engine._host.workers["w"]
+        former.stop()
+        await until(lambda: status() == "stopped", "the store has freed its name")
+        monkeypatch.setattr(presence, "tell", tell)
+        starting = asyncio.create_task(engine.start_worker("codex", "w"))
+        await until(lambda: status() != "stopped", "the store has given it to another")
+        await asyncio.wait({starting}, timeout=0.1)
+        gate.set()
+        await starting
+        await until(lambda: engine._host.workers.get("w") is not former, "the former has left")
+        assert project.layout.pid_file("codex", "w").read_text() == str(os.getpid())
+        await engine.execute(Seed(project.dag(a_task("a"))))
+        await until(lambda: project.state("a") == "DONE", "it works")
+        assert list(engine._host.workers) == ["w"]
+    assert not project.layout.pid_file("codex", "w").exists()
 
 
 async def test_a_heartbeat_file_says_what_a_worker_does(project: Project, stage: Stage) -> None:

@@ -269,6 +269,7 @@ def test_ctrl_z_gives_the_terminal_back_and_the_fleet_works_on_afterwards(
     project.write("heartbeat: 0.3\n", "agentmux.yaml")
     with dashboard(project.folder, "long.yaml") as at:
         works(at)
+        at.until(lambda text: re.search(r"codex-1 .*\d%", text), "share of the CPU")
         at.press(where)
         before = likeness(at.settle())
         at.press(CTRL_Z)
