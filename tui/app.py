@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import work
-from textual.widgets import Input
 
 from engine.commands import Command, Reset, Seed
 from engine.errors import AgentmuxError
@@ -29,7 +28,6 @@ from tui.screens.main import MainScreen
 from tui.screens.paned import PanedScreen
 
 if TYPE_CHECKING:
-    from textual import events
     from textual.screen import Screen
 
     from tui.dagfile import DagFile
@@ -253,17 +251,6 @@ class Dashboard(Commanding):
         self.ring(urgent=True)
 
     # -- actions ---------------------------------------------------------------------------
-
-    def on_key(self, event: events.Key) -> None:
-        """Give a fast typist's letters to the line that was opened by the key before them.
-
-        They were sent to the list, which still had the focus then; a line that got a letter
-        itself lets none of it come here.
-        """
-        line = self.focused
-        if isinstance(line, Input) and event.is_printable and event.character is not None:
-            line.insert_text_at_cursor(event.character)
-            event.stop()
 
     async def action_act(self, name: str) -> None:
         """Do an action of the table, or say why it cannot be done."""

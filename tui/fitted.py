@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 from textual import events, on
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
 from textual.geometry import Size
 
 from engine.config import ScreenConfig, settings_file
 from tui.glyphs import AsciiFilter, wants_ascii
+from tui.inorder import InOrderApp
 from tui.keymap import Keymap, read_settings
 from tui.preferences import Preferences, Switch, preferences_file
 from tui.terminal import TitleBar
@@ -57,7 +57,7 @@ def read_fitting(project: Path, state_dir: Path) -> Fitting:
     return Fitting(config.screen, keymap, Preferences.read(preferences_file()))
 
 
-class FittedApp(App[T]):
+class FittedApp(InOrderApp[T]):
     """An app in one of our themes or Textual's; `TEXTUAL_THEME` names another to start with.
 
     What the user chose goes before what the operator set.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -220,7 +219,7 @@ async def test_a_task_of_another_processs_worker_can_be_released(project: Projec
     project.check()
 
 
-async def test_a_run_whose_claim_was_taken_ends_within_a_second_or_so(
+async def test_a_run_whose_claim_was_taken_ends_at_the_next_look(
     project: Project, stage: Stage
 ) -> None:
     async with project.engine() as engine:
@@ -230,9 +229,7 @@ async def test_a_run_whose_claim_was_taken_ends_within_a_second_or_so(
         run_id = stage.contexts[0].claim.run_id
         await engine.execute(Hold())
         assert await engine._store.expire("a", run_id)
-        taken = time.monotonic()
         await until(lambda: stage.cancelled, "its run was ended")
-        assert time.monotonic() - taken < 1.5
         await until(lambda: engine.active_runs() == 0, "the worker is free")
         with pytest.raises(LeaseLost):
             await stage.contexts[0].progress("still here")
@@ -269,7 +266,7 @@ async def test_a_result_that_comes_too_late_is_recorded_and_the_worker_goes_on(
 
 
 async def test_a_lease_is_renewed_while_its_run_goes_on(project: Project, stage: Stage) -> None:
-    project.settings(QUICK)
+    project.settings(QUICK.replace("lease: 1.5", "lease: 8"))
     async with project.engine() as engine, project.engine() as other:
         await engine.execute(Seed(project.dag(staged("a"))))
         await engine.start_worker("codex")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import Counter
 from functools import partial
 from itertools import pairwise
@@ -158,10 +157,8 @@ async def test_a_new_ready_task_wakes_an_idle_worker_at_once(project: Project) -
         await engine.execute(Seed(project.dag()))
         await engine.start_worker("codex")
         await until(lambda: all(w.idle for w in engine._host.workers.values()), "it is idle")
-        asked = time.monotonic()
         await engine.execute(Seed(project.dag(a_task("a"))))
         await until(lambda: project.state("a") == "DONE", "a is done")
-        assert time.monotonic() - asked < 1
 
 
 @pytest.mark.usefixtures("no_polling")
@@ -169,10 +166,8 @@ async def test_a_new_ready_task_wakes_an_idle_worker_of_another_process(project:
     async with project.engine() as here, project.engine() as there:
         await there.start_worker("codex")
         await until(lambda: all(w.idle for w in there._host.workers.values()), "it is idle")
-        asked = time.monotonic()
         await here.execute(Seed(project.dag(a_task("a"), a_task("b", "a"))))
         await until(lambda: project.state("b") == "DONE", "b is done")
-        assert time.monotonic() - asked < 1
     project.check()
 
 
@@ -217,10 +212,8 @@ async def test_a_hold_keeps_workers_idle_and_its_end_wakes_them(project: Project
         await until(lambda: all(w.idle for w in engine._host.workers.values()), "they are idle")
         await engine.settled()
         assert project.states() == {"READY": 3}
-        asked = time.monotonic()
         await engine.execute(Resume())
         await run_all(engine)
-        assert time.monotonic() - asked < 1
     assert project.states() == {"DONE": 3}
 
 

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.desk import desk
+from support.patience import PATIENCE
 from support.screens import running, task
-from textual.events import AppBlur, AppFocus
+from textual.events import AppBlur, AppFocus, Key, Paste
 from textual.widgets import Input
 
 from engine.commands import Cancel, Receipt
+from tui.inorder import InOrderApp
+from tui.screens.help import HelpScreen
 from tui.screens.question import Question
 
 if TYPE_CHECKING:
     from support.desk import Desk
+    from textual.message import Message
 
     from tui.snapshot import Snapshot
 
@@ -199,3 +203,41 @@ async def test_a_line_that_cannot_be_read_yet_keeps_all_the_keys() -> None:
         assert main.task_filter.input.value == "state:done"
         assert at.app.focused is main.task_rows
         assert main.task_rows.cursor > 0
+
+
+async def test_letters_right_behind_the_key_that_opens_a_line_are_typed_and_steer_nothing() -> None:
+    async with desk() as at:
+        await at.burst("/", *"build", "enter", "1", "2", "/", "ctrl+u", *"test")
+        main = at.app.main
+        assert (str(main.where), main.task_filter.input.value) == ("test", "test")
+        assert at.shows(type(main))
+        assert (at.engine.dry_runs, at.engine.commands) == ([], [])
+
+
+async def test_what_is_pasted_right_behind_a_key_goes_where_the_key_leads() -> None:
+    async with desk() as at:
+        at.app.post_message(Key("slash", "/"))
+        at.app.post_message(Paste("bui"))
+        await at.burst(*"ld", "enter")
+        assert str(at.app.main.where) == "build"
+
+
+async def test_keys_for_a_widget_that_is_gone_keep_no_others_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with desk() as at:
+        rows = at.app.main.task_rows
+        post = rows.post_message
+
+        def lossy(message: Message) -> bool:
+            return isinstance(message, InOrderApp.Passed) or post(message)
+
+        monkeypatch.setattr(rows, "post_message", lossy)
+        await at.burst("j")
+        at.app.post_message(Key("question_mark", "?"))
+        await at.settle()
+        assert at.shows(type(at.app.main)), "it waits for its turn"
+        await rows.remove()
+        async with asyncio.timeout(PATIENCE):
+            while not at.shows(HelpScreen):
+                await at.pilot.pause(0.01)

@@ -36,7 +36,8 @@ class Desk:
     async def burst(self, *keys: str) -> None:
         """Press keys all at once, as they come over a slow line; a letter, or a key's name."""
         for key in keys:
-            self.app.post_message(Key(key, key if len(key) == 1 else None))
+            name = {"/": "slash", " ": "space"}.get(key, key)
+            self.app.post_message(Key(name, key if len(key) == 1 else None))
         await self.settle()
 
     async def change(self) -> None:
