@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 PACE = 0.25
 """Seconds between two refreshes at least, however fast the store changes."""
+TICK = 1.0
+"""Seconds after which ages have grown by one."""
 SHARE = 3.0
 """Times as long as a refresh took, the dashboard rests before the next: a store that is slow to
 read is not read all the time."""
@@ -49,7 +51,11 @@ RECHECK = 5
 
 
 class Dashboard(Commanding):
-    """The control room. `watching`: it steers nothing. `pace`: seconds between refreshes."""
+    """The control room. `watching`: it steers nothing.
+
+    `pace`: seconds between refreshes. `ticks`: seconds between two ticks, None for no ticks but
+    those that somebody else gives it.
+    """
 
     def __init__(
         self,
@@ -58,8 +64,10 @@ class Dashboard(Commanding):
         *,
         watching: bool = False,
         pace: float = PACE,
+        ticks: float | None = TICK,
     ) -> None:
         super().__init__(engine, fitting)
+        self._every = ticks
         self._watching = watching
         self._pace = pace
         self._changed = False
@@ -90,7 +98,8 @@ class Dashboard(Commanding):
         self._listen()
         self._refresh_for_ever()
         self._look_aside()
-        self.set_interval(1.0, self.tick)
+        if self._every is not None:
+            self.set_interval(self._every, self.tick)
         self._see_opened()
 
     @work(group="opening", exit_on_error=True)

@@ -332,7 +332,7 @@ async def test_what_was_mended_at_the_opening_is_told() -> None:
 async def test_a_dashboard_whose_engine_cannot_be_opened_leaves_with_1_at_once() -> None:
     engine = FakeEngine(busy())
     engine.failure = StorageError("no")
-    app = Dashboard(engine, pace=0.01)
+    app = Dashboard(engine, pace=0.01, ticks=None)
     async with app.run_test() as pilot, asyncio.timeout(PATIENCE):
         while app.is_running:
             await pilot.pause(0.01)

@@ -28,7 +28,7 @@ async def dashboard(
     *, size: tuple[int, int] = (120, 40), **keys: tuple[str, ...]
 ) -> AsyncIterator[Desk]:
     engine = FakeEngine(busy())
-    app = Dashboard(engine, Fitting(keymap=Keymap(keys)), pace=0.01)
+    app = Dashboard(engine, Fitting(keymap=Keymap(keys)), pace=0.01, ticks=None)
     async with app.run_test(size=size, notifications=True) as pilot:
         await settle(pilot)
         engine.plan = Receipt(done={"impl:T-004": "killed"}, counts={"killed": 1})

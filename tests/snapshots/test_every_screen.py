@@ -64,7 +64,7 @@ WAITING = Step(
 
 
 def _app(engine: FakeEngine, theme: str) -> Dashboard:
-    app = Dashboard(engine, pace=0.01)
+    app = Dashboard(engine, pace=0.01, ticks=None)
     app.theme = theme
     return app
 

@@ -29,7 +29,7 @@ sizes = pytest.mark.parametrize("size", SIZES, ids=[f"{w}x{h}" for w, h in SIZES
 def dashboard(queries: FakeQueries, *, runs: int = 0, watching: bool = False) -> Dashboard:
     engine = FakeEngine(queries)
     engine.runs = runs
-    return Dashboard(engine, watching=watching, pace=0.01)
+    return Dashboard(engine, watching=watching, pace=0.01, ticks=None)
 
 
 def press(*keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
@@ -87,7 +87,7 @@ def test_detail_tab(
     folder.mkdir(parents=True)
     (folder / "stdout.log").write_text("".join(f"src/api/{n}.py: ok\n" for n in range(40)))
     (folder / "stderr.log").write_text("Traceback (most recent call last):\n  [red]boom[/]\n")
-    app = Dashboard(engine, pace=0.01)
+    app = Dashboard(engine, pace=0.01, ticks=None)
     keys = (*("j" for _ in range(7)), "enter", pane)
     assert snap_compare(app, terminal_size=(80, 24), run_before=press(*keys))
 

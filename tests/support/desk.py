@@ -111,7 +111,7 @@ async def desk(
     engine: FakeEngine | None = None,
 ) -> AsyncIterator[Desk]:
     engine = engine or FakeEngine(queries if queries is not None else busy())
-    app = Dashboard(engine, watching=watching, pace=0.01)
+    app = Dashboard(engine, watching=watching, pace=0.01, ticks=None)
     async with app.run_test(size=size, notifications=True) as pilot:
         await settle(pilot)
         yield Desk(engine, app, pilot)
