@@ -7,6 +7,7 @@ import sys
 import termios
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pexpect
@@ -18,7 +19,6 @@ from support.program import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 ESC = "\x1b"
 DASHBOARD = (sys.executable, "-m", "tui")
@@ -98,14 +98,29 @@ class Terminal:
         return self.until(lambda text: words not in text, f"screen without {words!r}")
 
     def settle(self, quiet: float = 0.4) -> str:
-        """Wait until nothing is written for so many seconds; return the screen."""
+        """Wait until for so many seconds nothing is written, and nothing is about to be.
+
+        On a machine that does much else, a program that has much to say may say nothing for long.
+        """
         deadline = time.monotonic() + PATIENCE
         since, before = time.monotonic(), len(self.written)
         while time.monotonic() < min(deadline, since + quiet):
             self.read()
-            if len(self.written) != before:
+            if len(self.written) != before or self._wants_to_run():
                 since, before = time.monotonic(), len(self.written)
         return self.text
+
+    def _wants_to_run(self) -> bool:
+        """Say whether a thread of it computes, waits for a disk, or waits for its turn."""
+        with suppress(OSError):
+            for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+                with suppress(OSError):
+                    if (thread / "stat").read_bytes().rpartition(b")")[2].split()[0] in {
+                        b"R",
+                        b"D",
+                    }:
+                        return True
+        return False
 
     def writes(self, data: bytes, *, since: int = 0) -> int:
         """Wait until the program has written `data`; return how much it had written then."""
