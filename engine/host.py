@@ -127,8 +127,17 @@ class Host:
                 await asyncio.wait({former})
             return await self._enter(agent, worker_id, old, until_idle=until_idle)
         except BaseException:
-            await shielded(self._store.set_status(worker_id, self.identity, WorkerStatus.STOPPED))
+            # A cancellation, too: nobody may be shown as alive who never began.
+            await shielded(self._take_back(agent, worker_id), reraise=False)
             raise
+
+    async def _take_back(self, agent: str, worker_id: str) -> None:
+        """Free the name of a worker that did not begin. An error must not hide why it did not."""
+        self._presence.leave(agent, worker_id, self.identity.pid)
+        try:
+            await self._store.set_status(worker_id, self.identity, WorkerStatus.STOPPED)
+        except AgentmuxError:
+            log.exception("%s did not begin, and could not say so", worker_id)
 
     async def _enter(self, agent: str, worker_id: str, old: Marks, *, until_idle: bool) -> Worker:
         """Begin a worker's life under a name that the store has given it."""
@@ -150,7 +159,11 @@ class Host:
             is_idle=is_idle if until_idle else None,
         )
         try:
-            await asyncio.to_thread(self._presence.enter, _beat_of(worker), self.identity.pid, old)
+            # To its end in any case: what it writes is taken back only then.
+            entering = asyncio.to_thread(
+                self._presence.enter, _beat_of(worker), self.identity.pid, old
+            )
+            await shielded(entering)
         except OSError as error:
             raise StorageError(f"{error.filename}: {error.strerror}") from error
         self.workers[worker_id] = worker

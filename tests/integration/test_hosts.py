@@ -60,6 +60,7 @@ async def test_a_worker_who_takes_the_name_of_one_that_is_just_leaving_keeps_all
         monkeypatch.setattr(presence, "tell", tell)
         starting = asyncio.create_task(engine.start_worker("codex", "w"))
         await until(lambda: status() != "stopped", "the store has given it to another")
+        # Time enough for one who does not wait to go wrong; who waits is still waiting then.
         await asyncio.wait({starting}, timeout=0.1)
         gate.set()
         await starting
@@ -69,6 +70,40 @@ async def test_a_worker_who_takes_the_name_of_one_that_is_just_leaving_keeps_all
         await until(lambda: project.state("a") == "DONE", "it works")
         assert list(engine._host.workers) == ["w"]
     assert not project.layout.pid_file("codex", "w").exists()
+
+
+@pytest.mark.parametrize("store_refuses", [False, True])
+async def test_a_worker_whose_start_is_cancelled_leaves_nothing_and_no_error_hides_that(
+    project: Project, monkeypatch: pytest.MonkeyPatch, *, store_refuses: bool
+) -> None:
+    async with project.engine() as engine:
+        gate, begun, presence = threading.Event(), threading.Event(), engine._host._presence
+        enter = presence.enter
+
+        def late(*args: Any) -> None:
+            begun.set()
+            gate.wait(PATIENCE)
+            enter(*args)
+
+        async def full(*_args: Any) -> None:
+            raise StorageError("database or disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(presence, "enter", late)
+            starting = asyncio.create_task(engine.start_worker("codex", "w"))
+            await until(begun.is_set, "it enters")
+            if store_refuses:
+                patch.setattr(engine._store, "set_status", full)
+            starting.cancel()
+            gate.set()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        assert not engine._host.workers
+        assert not project.layout.pid_file("codex", "w").exists()
+        (row,) = select(project.layout, "SELECT status FROM workers WHERE id = 'w'")
+        assert (row["status"] == "stopped") is not store_refuses
+        if not store_refuses:
+            assert await engine.start_worker("codex", "w") == "w"
 
 
 async def test_a_heartbeat_file_says_what_a_worker_does(project: Project, stage: Stage) -> None:

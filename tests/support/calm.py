@@ -25,7 +25,6 @@ _QUIET = 10
 until the app has it."""
 _STUCK = 40
 """Looks, a millisecond apart, in which nothing changes: what is being done waits for the test."""
-
 _MOST = 1000
 """Looks after which a test goes on in any case: some apps are never at rest."""
 
