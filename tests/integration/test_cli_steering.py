@@ -69,14 +69,9 @@ def fleet(project: Project) -> Project:
 def working(project: Project, name: str, agent: str = "codex") -> Iterator[subprocess.Popen[str]]:
     """Start a worker process and wait until it runs something."""
     with project.started("worker", "--agent", agent, "--worker-id", name) as process:
-        eventually(lambda: [one["id"] for one in busy(project)].count(name) == 1)
+        running = "SELECT 1 FROM tasks WHERE claimed_by = ? AND state = 'RUNNING'"
+        eventually(lambda: bool(project.select(running, name)))
         yield process
-
-
-def busy(project: Project) -> list[dict[str, Any]]:
-    if not project.state.exists():
-        return []
-    return [one for one in project.json("ps") if one["taskId"] is not None]
 
 
 def said(project: Project, task_id: str) -> str:
@@ -249,7 +244,8 @@ def test_a_drained_worker_finishes_its_task_and_takes_no_other(project: Project)
     project.ok("tasks", "seed", project.write(GATED))
     with working(project, "w1") as process:
         assert "w1: stops after gated" in project.ok("stop", "w1", "--drain")
-        eventually(lambda: project.worker("w1")["status"] == "stopping")
+        stopping = "SELECT 1 FROM workers WHERE id = 'w1' AND status = 'stopping'"
+        eventually(lambda: bool(project.select(stopping)))
         assert "The last workers of codex are stopping" in project.ok("explain", "later")
         (project.folder / "go").touch()
         assert outcome(process) == (0, "", "")
@@ -291,7 +287,7 @@ def test_kill_of_a_worker_among_others_leaves_their_process_and_work_alone(
     project: Project,
 ) -> None:
     with project.started("run", project.write(GATED)) as process:
-        eventually(lambda: len(busy(project)) == 2)
+        project.wait_for_work(2)
         table = project.ok("ps")
         assert table.count("shared") == 2
         assert [one["ownProcess"] for one in project.json("ps")] == [False, False]
@@ -377,7 +373,7 @@ def test_a_forced_reset_does_not_kill_a_process_that_several_workers_share(
     project: Project,
 ) -> None:
     with project.started("run", project.write(GATED)) as process:
-        eventually(lambda: len(busy(project)) == 2)
+        project.wait_for_work(2)
         asyncio.run(suspend(process, Layout(project.state)))
         done = project.run("reset", "--timeout", "0.5", "--force", "--yes")
         assert done.returncode == 0, done

@@ -290,8 +290,10 @@ def test_ctrl_z_gives_the_terminal_back_and_the_fleet_works_on_afterwards(
         assert not again["?25"]
         assert sleeps(at)
         assert project.states() == {"long": "RUNNING", "after": "READY"}
-        beat = project.worker("codex-1")["beatAt"]
-        eventually(lambda: project.worker("codex-1")["beatAt"] > beat)
+        beats = "SELECT beat_at FROM workers WHERE id = 'codex-1'"
+        beat = project.select(beats)
+        assert beat
+        eventually(lambda: project.select(beats) > beat)
         at.child.kill(signal.SIGTERM)
         assert at.ended() == 0
     assert project.states()["long"] == "READY"

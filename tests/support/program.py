@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pexpect
@@ -117,8 +118,26 @@ class Project:
     def events_of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.json("events") if event["type"] == kind]
 
+    def select(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
+        """Read the store; nothing is in one that is not there yet.
+
+        For waits: to start the program until it tells something keeps a core from what is awaited.
+        """
+        try:
+            database = f"file:{self.state / 'tasks.db'}?mode=ro"
+            with closing(sqlite3.connect(database, uri=True)) as db:
+                return db.execute(sql, values).fetchall()
+        except sqlite3.OperationalError:
+            return []
+
     def wait_for(self, state: str, task_id: str = "long") -> None:
-        eventually(lambda: self.state.exists() and self.states().get(task_id) == state)
+        found = "SELECT 1 FROM tasks WHERE id = ? AND state = ?"
+        eventually(lambda: bool(self.select(found, task_id, state)))
+
+    def wait_for_work(self, count: int) -> None:
+        """Wait until so many runs go on, their processes begun."""
+        found = "SELECT 1 FROM tasks WHERE state = 'RUNNING'"
+        eventually(lambda: len(self.select(found)) == count)
 
 
 def eventually(holds: Callable[[], bool], patience: float = PATIENCE) -> None:
