@@ -8,12 +8,15 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pexpect
 from support import engines
 from support.patience import PATIENCE
+from support.stores import tuples
+
+from engine.files import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,12 +126,15 @@ class Project:
 
         For waits: to start the program until it tells something keeps a core from what is awaited.
         """
-        try:
-            database = f"file:{self.state / 'tasks.db'}?mode=ro"
-            with closing(sqlite3.connect(database, uri=True)) as db:
-                return db.execute(sql, values).fetchall()
-        except sqlite3.OperationalError:
+        layout = Layout(self.state)
+        if not layout.database.exists():
             return []
+        try:
+            return tuples(layout, sql, *values)
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []  # it is being made
+            raise
 
     def wait_for(self, state: str, task_id: str = "long") -> None:
         found = "SELECT 1 FROM tasks WHERE id = ? AND state = ?"

@@ -115,10 +115,8 @@ class Terminal:
         with suppress(OSError):
             for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
                 with suppress(OSError):
-                    if (thread / "stat").read_bytes().rpartition(b")")[2].split()[0] in {
-                        b"R",
-                        b"D",
-                    }:
+                    told = (thread / "stat").read_bytes()
+                    if told.rpartition(b")")[2].split()[0] in {b"R", b"D"}:
                         return True
         return False
 
