@@ -143,6 +143,9 @@ GIVEN_UP = "the reset is given up"
 OnStep = Callable[[Step], None]
 """Is told each Step, possibly on another thread."""
 
+NEEDS_YOU = "needs you: "
+"""How a receipt begins to say why a task cannot be done before somebody has seen to something."""
+
 
 class Refusal(Struct, frozen=True):
     """Why one part of a command was not done."""

@@ -17,22 +17,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from engine.clock import Clock, SystemClock
+from engine.commands import Cancel
 from engine.config import Config, load_config, settings_file
 from engine.errors import AgentmuxError, CommandNotAllowed, StorageError, ValidationError
 from engine.executors import builtin_executors
+from engine.executors.base import Site
+from engine.executors.plugins import third_party
 from engine.feed import Feed
 from engine.files import Layout
 from engine.host import Host
 from engine.log.journal import Journal
 from engine.meter import Meter
+from engine.model import Budget
 from engine.orders.control import Control
 from engine.orders.on_tasks import TaskOrders
 from engine.orders.on_workers import WorkerOrders
 from engine.orders.reset import Resetter
+from engine.preflight import checker_of, find_unfit
 from engine.presence import Presence
 from engine.processes.census import own_run
 from engine.processes.signalling import seems_alive
 from engine.reaper import Reaper
+from engine.retention import Retention
 from engine.shield import shielded
 from engine.store.lookout import Lookout
 from engine.store.queries import Queries
@@ -40,11 +46,13 @@ from engine.store.reader import Reader
 from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
     from types import TracebackType
 
     from engine.care.attention import Attention
     from engine.commands import Command, OnStep, Receipt
+    from engine.issues import IssueFeed
+    from engine.model import Needed, TaskDef
     from engine.store.writer import Committed
     from engine.views import AttentionRow, ProcessRow, Usage
 
@@ -52,6 +60,11 @@ log = logging.getLogger(__name__)
 
 _SETTLED_PAUSE = 0.02
 _STAFFING_PAUSE = 0.5
+
+
+def _budget(config: Config) -> Budget:
+    agents = {name: a.budget for name, a in config.agents.items() if a.budget is not None}
+    return Budget(config.budget, agents)
 
 
 class Engine:
@@ -95,11 +108,15 @@ class Engine:
             deep=deep,
         )
         self._cleaned: list[str] = []
+        self._executors = dict(builtin_executors())
+        self._all_executors = False
+        self._looked_ahead: set[str] = set()
+        self._issues: IssueFeed | None = None
         self._host = Host(
             store=self._store,
             lookout=self._lookout,
             feed=self.feed,
-            executors=builtin_executors(),
+            executors=self._executors,
             layout=self.layout,
             project=self.project,
             config=self.config,
@@ -109,9 +126,17 @@ class Engine:
             store=self._store,
             lookout=self._lookout,
             layout=self.layout,
+            project=self.project,
             config=self.config,
             clock=self.clock,
             me=self._host.identity,
+        )
+        self._retention = Retention(
+            lookout=self._lookout,
+            layout=self.layout,
+            project=self.project,
+            config=self.config,
+            clock=self.clock,
         )
         self._control = self._make_control()
         self._meter = Meter(self.layout, self._lookout, self.clock)
@@ -149,6 +174,7 @@ class Engine:
             layout=self.layout,
             clock=self.clock,
             start=self.start_worker,
+            find_unfit=self._find_unfit,
         )
         return Control(
             store=self._store,
@@ -157,7 +183,13 @@ class Engine:
             workers=workers,
             resetter=resetter,
             project=self.project,
+            find_unfit=self._find_unfit,
+            read_budget=self._read_budget,
         )
+
+    async def _read_budget(self) -> Budget:
+        """Return the budget that the settings name by now. Raises as load_config does."""
+        return _budget(await asyncio.to_thread(self._load_config))
 
     def _load_config(self) -> Config:
         try:
@@ -181,6 +213,7 @@ class Engine:
                 stack.push_async_callback(self._journal.close)
             await self.feed.open()
             stack.push_async_callback(self.feed.close)
+            stack.push_async_callback(self._retention.close)
             stack.push_async_callback(self._reaper.close)
             stack.push_async_callback(self._host.close)
             stack.push_async_callback(self._end_staffing)
@@ -240,16 +273,62 @@ class Engine:
         `own_process`: this process is there for this worker alone, and is ended with it if need be.
         """
         self._refuse_workers()
+        await self._find_executors()
         if not self._reaping:
             from engine.care.repair import tidy  # noqa: PLC0415 - likewise
 
             self._reaping = True
             self._cleaned += await tidy(self.layout, self._store, self.clock)
+            await self._store.set_budget(_budget(self.config))
             await self._reaper.open()
+            self._retention.open()
+            self._open_issues()
+        await self._block_unfit(agent)
         worker = await self._host.start(
             agent, worker_id, until_idle=until_idle, own_process=own_process
         )
         return worker.id
+
+    async def _find_executors(self) -> None:
+        """Add the executors of other packages, before somebody asks what there is."""
+        if not self._all_executors:
+            found = await asyncio.to_thread(third_party, builtin_executors().keys())
+            self._executors.update(found)
+            self._all_executors = True
+
+    def _open_issues(self) -> None:
+        """Ask GitHub for issues, if the settings say so and nobody does yet."""
+        if self.config.github is None or self._issues is not None:
+            return
+        from engine.issues import IssueFeed  # noqa: PLC0415 - most fleets have no such feed
+
+        self._issues = IssueFeed(
+            config=self.config.github,
+            store=self._store,
+            lookout=self._lookout,
+            layout=self.layout,
+            cancel=lambda task_id: self.execute(Cancel((task_id,))),
+            find_unfit=self._find_unfit,
+        )
+        self._issues.open()
+        self._stack.push_async_callback(self._issues.close)
+
+    async def _find_unfit(self, tasks: Iterable[TaskDef]) -> Mapping[str, str]:
+        tasks = list(tasks)
+        if not all(task.payload["kind"] in self._executors for task in tasks):
+            await self._find_executors()
+        site = Site(self.layout, self.project, self.config)
+        return await find_unfit(tasks, self._executors, site)
+
+    async def _block_unfit(self, agent: str) -> None:
+        """Block what no run of an agent could get past, before its first worker here claims it."""
+        if agent in self._looked_ahead:
+            return
+        self._looked_ahead.add(agent)
+        kinds = [kind for kind, executor in self._executors.items() if checker_of(executor)]
+        unfit = await self._find_unfit(await self._lookout.ready_of(agent, kinds))
+        for why in sorted(set((await self._store.block(unfit)).values()) if unfit else ()):
+            log.warning("%s: %s", agent, why)
 
     async def _would_start_workers(self, agent: str, count: int) -> list[str]:
         """Return the ids that `count` more workers would get. Raises as start_worker does."""
@@ -331,6 +410,10 @@ class Engine:
     async def processes_of(self, run_id: str) -> list[ProcessRow]:
         """Return the process tree of a run, parents before their children. See Meter."""
         return await self._meter.processes_of(run_id)
+
+    async def needed_runs(self, runs: Iterable[str]) -> Needed:
+        """Return all runs of any host that are at work, and those of `runs` that wait."""
+        return await self._lookout.needed(runs)
 
     def active_runs(self) -> int:
         """Count the runs of this process."""

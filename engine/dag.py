@@ -23,7 +23,12 @@ from engine.parsing.checks import (
     whole,
 )
 from engine.parsing.cycles import find_cycles
-from engine.parsing.payloads import DEFAULT_KIND, check_payload
+from engine.parsing.payloads import (
+    DEFAULT_KIND,
+    check_payload,
+    check_workspace,
+    normal_payload,
+)
 from engine.parsing.yamlfile import parse_yaml, read_text
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ _DEFAULTS: Mapping[str, Check] = {
     "timeout": number(above=0, high=30 * DAY),
     "retries": whole(low=0, high=1000),
 }
+_FILE_DEFAULTS: Mapping[str, Check] = {**_DEFAULTS, "workspace": lambda _value: None}
 _TASK: Mapping[str, Check] = {
     "id": _TEXT,
     "name": line_of_text(longest=500),
@@ -174,7 +180,9 @@ class _Reader:
     def _read_defaults(self, value: object) -> None:
         if self.findings.check(value, mapping, ("defaults",)):
             defaults = cast("dict[str, Any]", value)
-            self.findings.check_fields(defaults, _DEFAULTS, ("defaults",))
+            self.findings.check_fields(defaults, _FILE_DEFAULTS, ("defaults",))
+            if "workspace" in defaults:
+                check_workspace(defaults["workspace"], ("defaults", "workspace"), self.findings)
             self._defaults = defaults
 
     def _read_agents(self, value: object) -> dict[str, AgentRule]:
@@ -207,7 +215,9 @@ class _Reader:
             self.findings.add(place, "has no agent; name one here or under `defaults:`")
         payload = value.get("payload")
         if isinstance(payload, dict):
-            check_payload(payload, (*place, "payload"), self.findings)
+            deps = value.get("deps")
+            named = [dep for dep in deps if isinstance(dep, str)] if isinstance(deps, list) else []
+            check_payload(payload, (*place, "payload"), self.findings, named)
         # Once anything is wrong the tasks are not wanted, and their values not to be trusted.
         return None if self.findings.items else self._make(value)
 
@@ -223,6 +233,8 @@ class _Reader:
     def _make(self, value: Mapping[str, Any]) -> TaskDef:
         merged = {**self._defaults, **value} if self._defaults else value
         payload = merged.get("payload", _NOOP)
+        if "kind" not in payload:
+            payload = {**_NOOP, **payload}
         return TaskDef(
             id=merged["id"],
             name=merged.get("name", merged["id"]),
@@ -231,7 +243,7 @@ class _Reader:
             priority=merged.get("priority", 0),
             timeout=float(merged.get("timeout", 3600.0)),
             retries=merged.get("retries", 0),
-            payload=payload if "kind" in payload else {**_NOOP, **payload},
+            payload=normal_payload(payload, self._defaults),
         )
 
     def _check_deps(self, all_deps: list[object]) -> None:

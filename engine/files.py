@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import threading
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from msgspec import Struct
 
 from engine.errors import StorageError, ValidationError
 from engine.model import NAME
+from engine.text import clean_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 _LONGEST = 120
 _SAFE = " !#$&'()+,;=@[]^_`{}~-."
+_PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,59}", re.ASCII)
+_DIGEST = re.compile(r".*-[0-9a-f]{10}", re.ASCII)
+_UNPLAIN = re.compile(r"[^A-Za-z0-9_]+", re.ASCII)
 
 
 def safe_name(text: str) -> str:
@@ -36,6 +41,44 @@ def safe_name(text: str) -> str:
         # A bare % cannot come from quote, so no short id can look like a cut one.
         name = f"{name[: _LONGEST - 18]}%~{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return name
+
+
+def plain_name(text: str) -> str:
+    """Turn any id into one name that no tool trips over: letters, digits, `_`, `-` and dots.
+
+    For folders that people's programs work in, and for parts of git refs: build tools fail on
+    spaces and on `%` in a path. Different ids give different names: one that cannot stay as it is
+    ends in a digest of 40 bits. Its form is what `git check-ref-format` wants of a part.
+    """
+    if _PLAIN.fullmatch(text) and not _DIGEST.fullmatch(text) and not text.endswith(".lock"):
+        return text
+    import hashlib  # noqa: PLC0415 - see safe_name
+
+    readable = _UNPLAIN.sub("-", text).strip("-")[:40] or "_"
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
+    return f"{readable}-{digest}"
+
+
+def branch_name(task_id: str, attempt: int, again: int = 1) -> str:
+    """Return the branch that an attempt works on; `again` > 1 where the former ones are taken."""
+    tail = f".{again}" if again > 1 else ""
+    return f"agentmux/{plain_name(task_id)}/{attempt}{tail}"
+
+
+def worktree_folder(root: Path, task_id: str, attempt: int) -> Path:
+    """Return the folder of an attempt's worktree; that of its task is above."""
+    return root / plain_name(task_id) / str(attempt)
+
+
+def saved_ref(task_id: str, run_id: str, again: int = 1) -> str:
+    """Return the ref under which what a run left uncommitted is kept; `again` as in branches."""
+    tail = f"-{again}" if again > 1 else ""
+    return f"refs/agentmux/saved/{plain_name(task_id)}/{plain_name(run_id)}{tail}"
+
+
+def shown_path(path: Path, folder: Path) -> str:
+    """Return a path as somebody in `folder` names it: from there on if it lies within. Clean."""
+    return clean_text(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
 
 
 def check_name(name: str, what: str) -> str:
@@ -111,6 +154,11 @@ class Layout(Struct, frozen=True):
     def artifacts(self) -> Path:
         """What runs leave behind."""
         return self.state.parent / "artifacts"
+
+    @property
+    def worktrees(self) -> Path:
+        """Where worktrees lie unless the settings name another folder."""
+        return self.state.parent / "worktrees"
 
     def pid_file(self, agent: str, worker_id: str) -> Path:
         """Return the file that holds the pid of this worker's process, and nothing else."""

@@ -156,6 +156,7 @@ class Host:
             config=self._config,
             clock=self._clock,
             guard=self._guard,
+            lookout=self._lookout,
             is_idle=is_idle if until_idle else None,
         )
         try:

@@ -67,6 +67,7 @@ class EventType(StrEnum):
     TASK_CANCELLED = "TASK_CANCELLED"
     TASK_RETRIED = "TASK_RETRIED"
     TASK_PURGED = "TASK_PURGED"
+    ISSUE_TOLD = "ISSUE_TOLD"
     WORKER_STARTED = "WORKER_STARTED"
     WORKER_STOPPING = "WORKER_STOPPING"
     WORKER_STOPPED = "WORKER_STOPPED"
@@ -91,6 +92,18 @@ class RunOutcome(StrEnum):
     CANCELLED = "cancelled"
     KILLED = "killed"
     TIMED_OUT = "timed out"
+
+
+class HoldCause(StrEnum):
+    """Why claims are held. What an operator holds, only an operator lifts."""
+
+    OPERATOR = "operator"
+    LOGIN = "login"
+    """The agent's CLI is not logged in."""
+    LIMIT = "limit"
+    """The agent has reached a limit of its own; lifted when that is over."""
+    BUDGET = "budget"
+    """The next run could cost more than is left; lifted by a start with a larger budget."""
 
 
 class WorkerStatus(StrEnum):
@@ -169,21 +182,68 @@ class Claim(Struct, frozen=True):
     lease_until: datetime
 
 
+class Spending(Struct, frozen=True):
+    """What a run took of what costs money; None is what nobody has told.
+
+    `turns` are answers of the model. `input_tokens` are all that it read, `cached_tokens` those of
+    them that came from a cache; `cost` is in US dollars, as the agent's CLI or `prices:` have it.
+    """
+
+    turns: int | None = None
+    input_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """How many were read and written, in all."""
+        if self.input_tokens is None and self.output_tokens is None:
+            return None
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
+
+
+class Budget(Struct, frozen=True):
+    """What may be spent since the last reset, in US dollars: by all agents, and by some of them."""
+
+    total: float | None = None
+    agents: Mapping[str, float] = field(default_factory=dict)
+
+
 class Outcome(Struct, frozen=True):
     """How an executor's work ended, as it reports it to the worker.
 
-    `kind` is DONE, FAILED or BLOCKED (no retry can help); `error` is a sentence for people.
-    `result` must be JSON. `exit_code` is None where no process ran.
+    `kind` is DONE, FAILED, BLOCKED (no retry can help) or RELEASED: it was not to be, through no
+    fault of the task, which is READY again, from `not_before` on if there is one, and no retry is
+    used. `error` is a sentence for people. `result` must be JSON. `exit_code` is None where no
+    process ran. `holds`: claims of its agent are held, for all of its tasks would fare the same,
+    until `not_before`, or until it is logged in.
     """
 
     kind: RunOutcome
     result: Mapping[str, Any] | None = None
     error: str | None = None
     exit_code: int | None = None
+    spending: Spending | None = None
+    not_before: datetime | None = None
+    holds: bool = False
 
 
 ADOPTED = "adopted"
 """The key in the data of events that an older agentmux told: they are kept, and mean nothing."""
+LOOK = "preflight-"
+"""What the id of a run begins with that holds no task: it only looks ahead, for seconds."""
+
+
+class Needed(Struct, frozen=True):
+    """Runs whose worktrees are still needed, by id.
+
+    `at_work` are those that hold a task or whose tree may still live. `waiting` are over, but the
+    attempt is not: the next run of their task goes on where they were.
+    """
+
+    at_work: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
 
 
 class ProcessId(Struct, frozen=True):

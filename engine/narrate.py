@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso
-from engine.model import ALL_AGENTS, Event, EventType, Reason, RunOutcome, State
-from engine.text import clean_text, cut_middle, duration
+from engine.model import ALL_AGENTS, Event, EventType, HoldCause, Reason, RunOutcome, State
+from engine.text import clean_text, cut_middle, duration, money, plural, tokens
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from engine.model import Spending
 
 RUNNING, CLAIMED, READY, WAITING = "●", "◐", "◌", "◦"
 DONE, FAILED, HUMAN, UPSTREAM, REMOVED, CANCELLED = "✓", "✗", "▲", "⊘", "▽", "–"  # noqa: RUF001 - an en dash is meant
@@ -62,7 +64,7 @@ def event_symbol(event: Event) -> str:
         case EventType.TASK_BLOCKED:
             return symbol(State.BLOCKED, _reasons(event.data))
         case EventType.ALERT | EventType.WORKER_LOST | EventType.LATE_RESULT:
-            return HUMAN
+            return NOTE if _is_spending(event) else HUMAN
         case EventType.TASK_CREATED | EventType.TASK_UPDATED | EventType.TASK_PURGED:
             return NOTE
         case EventType.LEASE_EXPIRED:
@@ -73,6 +75,40 @@ def event_symbol(event: Event) -> str:
 def describe(event: Event) -> str:
     """Return one plain sentence for an event; never raises for lack of a key."""
     return _SENTENCES[event.type](event)
+
+
+def how_lifted(cause: HoldCause, agent: str, wait: float | None = None) -> str:
+    """Say what lets claims go on that are held for an agent, or for all (`*`).
+
+    `wait`: the seconds until they go on by themselves, if that is known.
+    """
+    when = "" if wait is None else f" in {duration(max(0.0, wait))}"
+    resume = "agentmux resume" if agent == ALL_AGENTS else f"agentmux resume {clean_text(agent)}"
+    return {
+        HoldCause.OPERATOR: f"`{resume}` lets them go on",
+        HoldCause.LIMIT: f"they go on by themselves{when}, or with `{resume}`",
+        HoldCause.LOGIN: f"log in, then `{resume}`",
+        HoldCause.BUDGET: f"raise `budget:` in agentmux.yaml, then `{resume}`",
+    }[cause]
+
+
+def describe_hold(agent: str, cause: HoldCause, reason: str, wait: float | None) -> str:
+    """Say whose claims are held, why, and what lets them go on; `wait` as in how_lifted."""
+    claims = "all claims" if agent == ALL_AGENTS else f"claims of {clean_text(agent)}"
+    why = f" ({_short(reason)})" if reason else ""
+    return f"{claims} are held{why}; {how_lifted(cause, agent, wait)}"
+
+
+def describe_spending(spending: Spending) -> str:
+    """Tell what was spent, as far as it is known: `12 turns · 130k tokens · $1.24`."""
+    parts = []
+    if spending.turns is not None:
+        parts.append(plural(spending.turns, "turn"))
+    if spending.tokens is not None:
+        parts.append(f"{tokens(spending.tokens)} tokens")
+    if spending.cost is not None:
+        parts.append(money(spending.cost))
+    return " · ".join(parts)
 
 
 def describe_reasons(reasons: Collection[Reason], error: str | None = None) -> str:
@@ -129,6 +165,12 @@ def _updated(event: Event) -> str:
     return f"{_task(event)} was redefined: {', '.join(clean_text(str(one)) for one in changed)}"
 
 
+def _ready(event: Event) -> str:
+    if "notBefore" in event.data:
+        return f"{_task(event)} need not wait any longer"
+    return f"{_task(event)} is ready"
+
+
 def _claimed(event: Event) -> str:
     attempt = _number(event.data, "attempt")
     again = f", attempt {attempt:.0f}" if attempt is not None and attempt > 1 else ""
@@ -161,12 +203,17 @@ def _failed(event: Event) -> str:
         sentence += "; retry"
         if attempts is not None and retries is not None:
             sentence += f" {attempts:.0f}/{retries:.0f}"
-        again = _moment(data, "notBefore")
-        if again is not None:
-            sentence += f" in {duration(max(0.0, (again - event.ts).total_seconds()))}"
+        sentence += _again(event, "")
     elif retries:
         sentence += "; no retry is left"
     return sentence
+
+
+def _again(event: Event, words: str = "; tries again", key: str = "notBefore") -> str:
+    again = _moment(event.data, key)
+    if again is None:
+        return ""
+    return f"{words} in {duration(max(0.0, (again - event.ts).total_seconds()))}"
 
 
 def _blocked(event: Event) -> str:
@@ -178,6 +225,9 @@ def _blocked(event: Event) -> str:
 
 
 def _released(event: Event) -> str:
+    error = _text(event.data, "error")
+    if error:
+        return f"{_task(event)} was put back: {_short(error)}{_again(event)}"
     by = _text(event.data, "by")
     worker = f" from {clean_text(event.worker_id)}" if event.worker_id else ""
     return f"{_task(event)} was released{worker}{': ' + _short(by) if by else ''}"
@@ -201,7 +251,14 @@ def _seeded(event: Event) -> str:
     )
 
 
+def _is_spending(event: Event) -> bool:
+    """Say whether it tells nothing but what a run took."""
+    return "spending" in event.data and not event.data.keys() & {"outcome", "error", "message"}
+
+
 def _late(event: Event) -> str:
+    if _is_spending(event):
+        return f"{_worker(event)} told what its run of {_task(event)} took, which was over"
     what = _text(event.data, "error") or _text(event.data, "outcome")
     tail = f" ({_short(what)})" if what else ""
     return f"a late result of {_worker(event)} for {_task(event)} was refused{tail}"
@@ -229,6 +286,12 @@ def _alert(event: Event) -> str:
     return f"alert: {_short(message)}" if message else "alert"
 
 
+def _held(event: Event) -> str:
+    why = _text(event.data, "reason")
+    until = _again(event, "; they go on", "until")
+    return f"claims are held for {_whom(event.agent)}{': ' + _short(why) if why else ''}{until}"
+
+
 def _plain(words: str) -> Callable[[Event], str]:
     return lambda event: words.format(
         task=_task(event), worker=_worker(event), whom=_whom(event.agent)
@@ -238,7 +301,7 @@ def _plain(words: str) -> Callable[[Event], str]:
 _SENTENCES: Mapping[EventType, Callable[[Event], str]] = {
     EventType.TASK_CREATED: _created,
     EventType.TASK_UPDATED: _updated,
-    EventType.TASK_READY: _plain("{task} is ready"),
+    EventType.TASK_READY: _ready,
     EventType.TASK_CLAIMED: _claimed,
     EventType.TASK_STARTED: _plain("{worker} started {task}"),
     EventType.TASK_PROGRESS: _progress,
@@ -250,6 +313,7 @@ _SENTENCES: Mapping[EventType, Callable[[Event], str]] = {
     EventType.TASK_CANCELLED: _plain("{task} was cancelled"),
     EventType.TASK_RETRIED: _plain("{task} will be tried again"),
     EventType.TASK_PURGED: _plain("{task} was purged"),
+    EventType.ISSUE_TOLD: _plain("the issue of {task} was told of its result"),
     EventType.WORKER_STARTED: _worker_started,
     EventType.WORKER_STOPPING: _plain("{worker} is stopping"),
     EventType.WORKER_STOPPED: _plain("{worker} stopped"),
@@ -257,7 +321,7 @@ _SENTENCES: Mapping[EventType, Callable[[Event], str]] = {
     EventType.WORKER_LOST: _lost,
     EventType.SEEDED: _seeded,
     EventType.RESET: _reset,
-    EventType.HELD: _plain("claims are held for {whom}"),
+    EventType.HELD: _held,
     EventType.RESUMED: _plain("claims are resumed for {whom}"),
     EventType.LATE_RESULT: _late,
     EventType.ALERT: _alert,

@@ -1,5 +1,5 @@
 """Who cleans up: runs whose host is dead or silent lose their task once their tree is gone, and
-runs that lost their task lose their tree.
+runs that lost their task lose their tree. What they left uncommitted in a worktree is saved first.
 
 Any process that holds workers runs one; they do not hinder each other, for all that they write
 names its run.
@@ -18,9 +18,11 @@ from engine.presence import Presence
 from engine.processes.census import tagged
 from engine.processes.signalling import is_alive, seems_alive
 from engine.processes.trees import end_tree
+from engine.workspaces import finished, place_of, saved_run
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
+    from pathlib import Path
 
     from engine.clock import Clock
     from engine.config import Config
@@ -49,6 +51,7 @@ class Reaper:
         store: Store,
         lookout: Lookout,
         layout: Layout,
+        project: Path,
         config: Config,
         clock: Clock,
         me: ProcessId,
@@ -56,6 +59,7 @@ class Reaper:
         self._store = store
         self._lookout = lookout
         self._layout = layout
+        self._place = place_of(layout, project, config.worktrees)
         self._config = config
         self._clock = clock
         self._me = me
@@ -164,6 +168,7 @@ class Reaper:
         """End the tree of a run that lost its task, and say that it is gone."""
         self._tried[run.run_id] = self._clock.now()
         await self.end(run, grace=grace)
+        await self._rescue(run)
         await self._store.gone(run.run_id)
         self._tried.pop(run.run_id, None)
 
@@ -190,6 +195,7 @@ class Reaper:
         if not await self._store.condemn(run.task_id, run.run_id):
             return
         await self.end(run)
+        await self._rescue(run)
         if await self._store.expire(run.task_id, run.run_id):
             log.info("%s lost its run %s", run.task_id, run.run_id)
 
@@ -197,6 +203,15 @@ class Reaper:
         """End a run's tree, wherever its host is. `grace`: default, that of the settings."""
         roots = [run.leader] if run.leader is not None else []
         await self._end_tree(run.run_id, roots, grace=grace)
+
+    async def _rescue(self, run: ActiveRun | EndingRun) -> None:
+        """Save what a run left uncommitted, before the next attempt may find it."""
+        try:
+            await saved_run(self._place, run.task_id, run.run_id)
+            await finished(self._place, run.task_id, run.run_id, self._clock)
+        except AgentmuxError as error:
+            # It stays in its worktree, which nothing removes before it is saved.
+            log.warning("the work of %s is not saved yet: %s", run.run_id, error)
 
     async def _end_tree(
         self, run_id: str, roots: Iterable[ProcessId], *, grace: float | None = None

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.commands import Cancel, Kill, KillWorkers, Purge, Release, Reset, Retry, Stop
+from engine.commands import (
+    NEEDS_YOU,
+    Cancel,
+    Kill,
+    KillWorkers,
+    Purge,
+    Release,
+    Reset,
+    Retry,
+    Stop,
+)
 from engine.model import ALL_AGENTS, State
 from engine.text import plural
 
@@ -59,6 +69,20 @@ def done_lines(receipt: Receipt) -> list[str]:
         name = "all agents" if subject == ALL_AGENTS else subject
         lines.append(f"{name}: {what}{pids}")
     more = len(receipt.done) - LISTED
+    return [*lines, f"… and {more:,} more"] if more > 0 else lines
+
+
+def need_lines(receipt: Receipt) -> list[str]:
+    """Return a line for each thing that somebody must see to, with the tasks that wait for it."""
+    waiting: dict[str, list[str]] = {}
+    for subject, what in receipt.done.items():
+        if what.startswith(NEEDS_YOU):
+            waiting.setdefault(what.removeprefix(NEEDS_YOU), []).append(subject)
+    lines = [
+        f"{listed(subjects, ALIKE)}: {'need' if len(subjects) > 1 else 'needs'} you: {why}"
+        for why, subjects in list(waiting.items())[:LISTED]
+    ]
+    more = len(waiting) - LISTED
     return [*lines, f"… and {more:,} more"] if more > 0 else lines
 
 

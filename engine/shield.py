@@ -28,3 +28,13 @@ async def shielded(work: Awaitable[T], *, reraise: bool = True) -> T:
     if cancelled is not None and reraise:
         raise cancelled
     return result
+
+
+def heed_cancellation() -> None:
+    """Raise a cancellation of the current task that shielded work has swallowed, if there was one.
+
+    For who goes on with something new after work whose result was not to be lost.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

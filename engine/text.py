@@ -100,6 +100,27 @@ def cut_middle(text: str, width: int) -> str:
     return f"{head}{ELLIPSIS}{tail}"
 
 
+def money(dollars: float) -> str:
+    """Write US dollars in at most seven characters: $0.004, $1.24, $312, $1.2k, $1.2M."""
+    if dollars >= 999_500:
+        return f"${dollars / 1_000_000:.1f}M"
+    if dollars >= 9_995:
+        return f"${dollars / 1000:.1f}k"
+    if dollars >= 99.995:
+        return f"${dollars:.0f}"
+    if dollars >= 0.00995 or dollars <= 0:
+        return f"${max(dollars, 0):.2f}"
+    return f"${max(dollars, 0.001):.3f}"
+
+
+def tokens(count: int) -> str:
+    """Write a number of tokens in at most five characters: 950, 9.5k, 34k, 120k, 1.2M, 1200M."""
+    if count < 1_000:
+        return str(count)
+    scaled, unit = (count / 1e3, "k") if count < 999_500 else (count / 1e6, "M")
+    return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+
+
 def plural(count: int, word: str, many: str | None = None) -> str:
     """Write a count with its noun: `1 task`, `3 tasks`, `12,000 tasks`."""
     return f"{count:,} {word if count == 1 else many or word + 's'}"

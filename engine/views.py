@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from engine.model import Spending
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from engine.model import Event, Reason, RunOutcome, State, WorkerStatus
+    from engine.model import Event, HoldCause, Reason, RunOutcome, State, WorkerStatus
+
+
+TRANSCRIBED = frozenset({"agent"})
+"""The kinds of tasks whose runs keep a transcript."""
 
 
 class Progress(Struct, frozen=True):
@@ -19,7 +25,9 @@ class Progress(Struct, frozen=True):
 
     `ready` can be claimed, `waiting` has unmet deps or is in backoff; both are State.READY.
     `recent` counts the tasks DONE in each of the last minutes, oldest first, the running
-    minute last. `held` names agents whose claims are held (`*`: all).
+    minute last. `held` names agents whose claims are held (`*`: all), `held_back` counts those of
+    `ready` that wait for that. `spending`: what all runs took since the last reset, as far as they
+    have told it.
     """
 
     total: int = 0
@@ -28,8 +36,31 @@ class Progress(Struct, frozen=True):
     waiting: int = 0
     needs_human: int = 0
     held: tuple[str, ...] = ()
+    held_back: int = 0
     recent: tuple[int, ...] = ()
     dag: str = ""
+    spending: Spending = Spending()
+
+
+class HoldRow(Struct, frozen=True):
+    """Claims that are held: of an agent, or of all (`*`). `reason` in words, if it says one.
+
+    `until`: lifted by itself then; None: never.
+    """
+
+    agent: str
+    since: datetime
+    cause: HoldCause
+    reason: str
+    until: datetime | None = None
+
+
+class SpentRow(Struct, frozen=True):
+    """What an agent's runs took since the last reset. `runs`: how many told a cost."""
+
+    agent: str
+    runs: int
+    spending: Spending
 
 
 class TaskRow(Struct, frozen=True):
@@ -37,7 +68,7 @@ class TaskRow(Struct, frozen=True):
 
     `claimed_by`, `lease_until` and `timeout_at` are None unless a run holds the task. `ending` is
     the former run while its tree may still live: the task cannot be claimed before it is gone.
-    `started_at` and `ended_at` are those of the last run.
+    `started_at` and `ended_at` are those of the last run. `kind` names the executor.
     """
 
     id: str
@@ -62,10 +93,14 @@ class TaskRow(Struct, frozen=True):
     created_at: datetime
     updated_at: datetime
     ending: str | None = None
+    kind: str = ""
 
 
 class RunRow(Struct, frozen=True):
-    """One attempt. `outcome` is None while it goes on. `exit_code` is None without a process."""
+    """One attempt. `outcome` is None while it goes on. `exit_code` is None without a process.
+
+    `kind` is what its task is for now, empty if that is gone.
+    """
 
     id: str
     task_id: str
@@ -79,6 +114,8 @@ class RunRow(Struct, frozen=True):
     exit_code: int | None
     error: str | None
     result: Mapping[str, Any] | None
+    spending: Spending = Spending()
+    kind: str = ""
 
 
 class WorkerRow(Struct, frozen=True):
@@ -111,7 +148,10 @@ class Neighbour(Struct, frozen=True):
 
 
 class TaskDetail(Struct, frozen=True):
-    """Everything about one task. `runs` newest first, `events` oldest first, both cut."""
+    """Everything about one task. `runs` newest first, `events` oldest first, both cut.
+
+    `spending`: what all of its runs took together.
+    """
 
     task: TaskRow
     payload: Mapping[str, Any]
@@ -122,6 +162,7 @@ class TaskDetail(Struct, frozen=True):
     runs: tuple[RunRow, ...]
     events: tuple[Event, ...]
     explanation: tuple[str, ...]
+    spending: Spending = Spending()
 
 
 class Order(Struct, frozen=True):
@@ -220,7 +261,7 @@ class AttentionRow(Struct, frozen=True):
     """One thing that only a person can settle: what it is about, since when, and what to do.
 
     `key` tells it from all others for as long as it lasts. `words` are not cleaned. `agent`: the
-    one that no worker serves.
+    one that no worker serves; `held`: the one whose claims are held.
     """
 
     key: str
@@ -231,6 +272,7 @@ class AttentionRow(Struct, frozen=True):
     task_id: str | None = None
     worker_id: str | None = None
     agent: str | None = None
+    held: str | None = None
 
 
 class Usage(Struct, frozen=True):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, LeaseLost, StorageError, StoreGone
-from engine.executors.base import Executor, RunContext
+from engine.executors.base import Executor, RunContext, no_executor
 from engine.files import write_private
 from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, to_json
 from engine.text import duration
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from engine.clock import Clock
     from engine.config import Config
     from engine.files import Layout
+    from engine.model import Spending
     from engine.processes.guard import Guard
+    from engine.store.lookout import Lookout
     from engine.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Worker:
         config: Config,
         clock: Clock,
         guard: Guard,
+        lookout: Lookout,
         is_idle: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.agent = agent
@@ -91,11 +94,13 @@ class Worker:
         self._config = config
         self._clock = clock
         self._guard = guard
+        self._lookout = lookout
         self._is_idle = is_idle
         self._wake = asyncio.Event()
         self._run: asyncio.Task[Outcome] | None = None
         self._why: Why | None = None
         self._timing_out: asyncio.Task[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._tree_gone = True
 
     def wake(self) -> None:
@@ -189,15 +194,12 @@ class Worker:
         kind = claim.task.payload.get("kind", "noop")
         executor = self._executors.get(kind)
         if executor is None:
-            return Outcome(
-                RunOutcome.BLOCKED,
-                error=f"no executor for kind {kind!r}; known: {', '.join(sorted(self._executors))}",
-            )
+            return Outcome(RunOutcome.BLOCKED, error=no_executor(kind, self._executors))
         self._why, self._tree_gone = None, True
         self._run = asyncio.create_task(self._execute(executor, claim), name=f"run {claim.run_id}")
         if self.stopping:
             self.interrupt(Why.STOP)
-        timer = asyncio.get_running_loop().call_later(claim.task.timeout, self._time_out, claim)
+        self._set_timer(claim)
         try:
             return await self._run
         except asyncio.CancelledError:
@@ -205,10 +207,19 @@ class Worker:
                 raise
             return None
         finally:
-            timer.cancel()
+            self._set_timer(None)
             self._run = None
             if self._tree_gone:
                 self._guard.over(claim.run_id)
+
+    def _set_timer(self, claim: Claim | None) -> None:
+        """Let the time of a run begin, or begin anew; None: there is none."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if claim is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(claim.task.timeout, self._time_out, claim)
 
     def _time_out(self, claim: Claim) -> None:
         """Take the claim and end the tree, both at once: nothing may come of the run any more."""
@@ -233,30 +244,21 @@ class Worker:
         return await taking
 
     async def _execute(self, executor: Executor, claim: Claim) -> Outcome:
-        async def started(process: ProcessId) -> None:
-            self._guard.lead(claim.run_id, process)
-            await self._insist(lambda: self._store.lead(claim, process))
+        begun = claim.state is not State.CLAIMED
 
-        async def progress(note: str) -> None:
-            try:
-                await self._store.progress(claim, note)
-            except StorageError as error:
-                log.warning("progress of %s is not stored: %s", claim.task.id, error)
-
-        context = RunContext(
-            claim=claim,
-            layout=self._layout,
-            project=self._project,
-            config=self._config,
-            clock=self._clock,
-            starting=partial(self._guard.begin, claim.run_id),
-            started=started,
-            progress=progress,
-        )
-        try:
-            if claim.state is State.CLAIMED:
+        async def begin() -> None:
+            nonlocal begun
+            if not begun:
                 await self._insist(lambda: self._store.start(claim))
-            return await executor.run(context)
+                begun = True
+                self._set_timer(claim)
+
+        try:
+            if not executor.prepares:
+                await begin()
+            outcome = await executor.run(self._context(claim, begin))
+            if outcome.kind is RunOutcome.DONE:
+                await begin()  # whoever has prepared and says nothing has worked all the same
         except LeaseLost:
             self._why = Why.LOST
             raise asyncio.CancelledError from None
@@ -264,11 +266,41 @@ class Worker:
             # Its tree may live on, or its files cannot be written: no retry helps by itself.
             self._tree_gone = False
             return Outcome(RunOutcome.BLOCKED, error=str(error))
-        except Exception as error:
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Whatever it is (GeneratorExit, say): the run's, not the worker's.
             log.exception("executor of %s failed", claim.task.id)
-            return Outcome(
-                RunOutcome.FAILED, error=f"internal error: {type(error).__name__}: {error}"
-            )
+            what = f"{type(error).__name__}: {error}".removesuffix(": ")
+            return Outcome(RunOutcome.FAILED, error=f"internal error: {what}")
+        else:
+            return outcome
+
+    def _context(self, claim: Claim, begin: Callable[[], Awaitable[None]]) -> RunContext:
+        async def started(process: ProcessId) -> None:
+            self._guard.lead(claim.run_id, process)
+            await self._insist(lambda: self._store.lead(claim, process))
+
+        async def progress(note: str, spending: Spending | None = None) -> None:
+            try:
+                await self._store.progress(claim, note, spending)
+            except StorageError as error:
+                log.warning("progress of %s is not stored: %s", claim.task.id, error)
+
+        return RunContext(
+            claim=claim,
+            layout=self._layout,
+            project=self._project,
+            config=self._config,
+            clock=self._clock,
+            begin=begin,
+            starting=partial(self._guard.begin, claim.run_id),
+            started=started,
+            progress=progress,
+            results=partial(self._lookout.results, claim.task),
+            before=partial(self._lookout.before, claim.task.id),
+            needed=self._lookout.needed,
+        )
 
     async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
         """Write until the store takes it: a full disk is no fault of the run, and it passes."""

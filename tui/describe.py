@@ -55,6 +55,8 @@ def task_lines(detail: TaskDetail, now: datetime, width: int) -> list[Line]:
     lines += pair("timeout", age(detail.timeout), width)
     if task.priority:
         lines += pair("priority", str(task.priority), width)
+    if spent := narrate.describe_spending(detail.spending):
+        lines += pair("cost", spent, width)
     lines += pairs(detail.payload, width)
     if detail.result is not None:
         lines += section("Result", width)
@@ -85,6 +87,8 @@ def run_lines(runs: Sequence[RunRow], now: datetime, width: int) -> list[Line]:
             (f"  {words}", look.tone_of(symbol)),
         )
         lines.append(line)
+        if spent := narrate.describe_spending(run.spending):
+            lines.append(((" " * 5 + spent, Tone.DIM),))
         if run.error and (room := width - 5) > 8:
             told = long_lines(run.error, room, Tone.DIM, longest=_LONGEST_OF_RUN)
             lines += [((" " * 5, Tone.DIM), *line) for line in told]

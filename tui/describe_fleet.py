@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine import narrate
 from engine.model import LIVE_WORKERS, WorkerStatus
 from engine.text import clean_text
 from tui import look
@@ -40,6 +41,8 @@ def run_about(run: RunRow, now: datetime, width: int) -> list[Line]:
     lines += pair("worker", f"{who}, try #{run.attempt}", width)
     until = "" if run.ended_at is None else f" to {look.day_time(run.ended_at, now)}"
     lines += pair("claimed", look.day_time(run.claimed_at, now) + until, width)
+    if spent := narrate.describe_spending(run.spending):
+        lines += pair("cost", spent, width)
     lines += pair("run", clean_text(run.id), width)
     if run.result:
         lines += section("Result", width)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine import narrate
-from engine.model import ACTIVE, ALL_AGENTS, FINISHED, State
+from engine.model import ACTIVE, ALL_AGENTS, FINISHED, Spending, State
 from engine.text import age, clean_text, plural
 from tui import look
 from tui.widgets.bars import Piece
@@ -56,7 +56,8 @@ def headline(snapshot: Snapshot, now: datetime, width: int, mood: Mood) -> list[
     name = cut_end(clean_text(PurePath(progress.dag).name) or "no DAG", 28)
     title = Piece((("agentmux", Tone.BOLD), (f" {name}", Tone.DIM)), drop=8)
     share = f" {progress.by_state.get(State.DONE, 0):,}/{progress.total:,}"
-    rest = [*_counts(progress, mood, words=width >= 150), *_speed(progress, mood)]
+    words = width >= 150
+    rest = [*_counts(progress, mood, words=words), *_speed(progress, mood, words=words)]
     rest += _alarms(snapshot, now, progress, mood)
     used = sum(line_width(piece.cells) + 2 for piece in (title, *rest)) + len(share) + 2
     bar = min(60, max(8, width - used))
@@ -84,14 +85,21 @@ def _counts(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
     return pieces
 
 
-def _speed(progress: Progress, mood: Mood) -> list[Piece]:
+def _speed(progress: Progress, mood: Mood, *, words: bool) -> list[Piece]:
     pieces: list[Piece] = []
     if spark := sparkline(progress.recent):
         pieces.append(Piece(((spark, Tone.DONE),), drop=9))
     if mood.rate is not None:
         pieces.append(Piece(((f"{_short(mood.rate)}/min", Tone.TEXT),), drop=5))
     left = time_left(progress, mood.rate, mood.path, workers=mood.workers)
-    return [*pieces, Piece((left,), drop=4)] if left[0] else pieces
+    if left[0]:
+        pieces.append(Piece((left,), drop=4))
+    spending = progress.spending
+    if spending.cost is not None and not words:
+        spending = Spending(cost=spending.cost)
+    if spent := narrate.describe_spending(spending):
+        pieces.append(Piece(((spent, Tone.TEXT),), drop=6))
+    return pieces
 
 
 def _alarms(snapshot: Snapshot, now: datetime, progress: Progress, mood: Mood) -> list[Piece]:
@@ -197,7 +205,8 @@ def time_left(
     """Say when the work will be over, as far as one can tell, or that it is.
 
     It takes as long as the critical path, and as long as the rate needs for all of it. While
-    nothing can start, for one because there are no `workers`, nobody can tell.
+    nothing runs and nothing can start, because all of it waits or is held, or there are no
+    `workers`, nobody can tell.
     """
     counts = progress.by_state
     over = sum(counts.get(state, 0) for state in FINISHED) + counts.get(State.BLOCKED, 0)
@@ -208,7 +217,8 @@ def time_left(
         estimates = [left / rate * 60 if rate else None, path]
         seconds = max((one for one in estimates if one is not None), default=None)
         active = sum(counts.get(state, 0) for state in ACTIVE)
-        stands = ALL_AGENTS in progress.held or not (active or (progress.ready and workers))
+        startable = progress.ready - progress.held_back if workers else 0
+        stands = ALL_AGENTS in progress.held or not (active or startable)
         if seconds is None or not rate or stands:
             return ("", Tone.TEXT)
         if path is not None and path <= 0 and active >= left:

@@ -20,7 +20,7 @@ from engine.model import (
     State,
     WorkerStatus,
 )
-from engine.text import age, clean_text, duration, plural
+from engine.text import age, clean_text, duration, money, plural, tokens
 from engine.views import Need
 from tui.widgets.cells import Tone
 
@@ -290,6 +290,14 @@ def run_took(run: RunRow, now: datetime) -> str:
     if run.ended_at is None:
         return since(began, now)
     return duration((run.ended_at - began).total_seconds())
+
+
+def run_cost(run: RunRow) -> str:
+    """Return what a run cost, or if that is not known how many tokens it took."""
+    spent = run.spending
+    if spent.cost is not None:
+        return money(spent.cost)
+    return "" if spent.tokens is None else tokens(spent.tokens)
 
 
 _NEEDS = {

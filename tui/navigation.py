@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tui.actions.model import Place, Target
+from tui.actions.model import Place, Target, leads_to_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def screen_for(target: Target, engine: Engine, *, watching: bool) -> PanedScreen
 
 def _detail(selection: Selection) -> Target:
     if selection.place in {Place.HISTORY, Place.WORKER} and selection.run is not None:
-        return _log(selection)
+        return _transcript(selection) if leads_to_transcript(selection) else _log(selection)
     if selection.opens is None:
         return _worker(selection)
     return Target("detail", selection.opens)
@@ -41,7 +41,12 @@ def _detail(selection: Selection) -> Target:
 def _log(selection: Selection) -> Target:
     if selection.run is not None:
         return Target("log", selection.run.task_id, selection.run.id)
-    return Target("log", _task_id(selection))
+    return Target("log", _task_id(selection), selection.run_id)
+
+
+def _transcript(selection: Selection) -> Target:
+    log = _log(selection)
+    return Target("transcript", log.task_id, log.run_id)
 
 
 def _history(selection: Selection) -> Target:
@@ -65,6 +70,7 @@ def _task_id(selection: Selection) -> str | None:
 _LEADS: Mapping[str, Callable[[Selection], Target]] = {
     "detail": _detail,
     "log": _log,
+    "transcript": _transcript,
     "history": _history,
     "graph": lambda selection: Target("graph", _task_id(selection)),
     "timeline": lambda _selection: Target("timeline"),
@@ -88,6 +94,13 @@ def _log_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
 
     assert target.task_id is not None
     return LogScreen(engine, target.task_id, target.run_id, watching=watching)
+
+
+def _transcript_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.transcript import TranscriptScreen
+
+    assert target.task_id is not None
+    return TranscriptScreen(engine, target.task_id, target.run_id, watching=watching)
 
 
 def _history_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
@@ -124,6 +137,7 @@ def _worker_screen(target: Target, engine: Engine, watching: bool) -> PanedScree
 _SCREENS: Mapping[str, Callable[[Target, Engine, bool], PanedScreen]] = {
     "detail": _detail_screen,
     "log": _log_screen,
+    "transcript": _transcript_screen,
     "history": _history_screen,
     "graph": _graph_screen,
     "timeline": _timeline_screen,

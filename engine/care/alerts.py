@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from engine.care.leftovers import orphans
-from engine.findings import CAP, RESET_ADVICE, RESET_BEGUN, Finding, Level
+from engine.findings import CAP, RESET_ADVICE, RESET_BEGUN, Level
 from engine.machine import ENDING_SECONDS
-from engine.model import ACTIVE, ALL_AGENTS, State, WorkerStatus
+from engine.model import ACTIVE, ALL_AGENTS, LOOK, HoldCause, State, WorkerStatus
+from engine.narrate import how_lifted
 from engine.text import age, plural
 
 if TYPE_CHECKING:
@@ -40,11 +41,18 @@ class Kind(StrEnum):
     UNSERVED = "unserved"
     STALE = "stale"
     HELD = "held"
+    LOGIN = "login"
+    BUDGET = "budget"
+    UNPRICED = "unpriced"
+    FEED = "feed"
     RESET = "reset"
     ORPHAN = "orphan"
     ENDING = "ending"
     INCONSISTENCY = "inconsistency"
-    SQLITE = "sqlite"
+
+
+_HELD_BY = {HoldCause.LOGIN: Kind.LOGIN, HoldCause.BUDGET: Kind.BUDGET}
+"""What holds claims until somebody does something about it; others end as they were meant to."""
 
 
 class Alert(Struct, frozen=True):
@@ -63,7 +71,7 @@ class Facts(Struct, frozen=True):
     """What was seen at `now`. `alive` are the hosts that live, of all that `vitals` names.
 
     `processes` are those that carry the tag of a run, or why they cannot be known. `stale_after`
-    is in seconds; `notes` are findings that do not change while we run.
+    is in seconds; `feed` is the repository whose issues the settings want as tasks, if any.
     """
 
     now: datetime
@@ -71,7 +79,7 @@ class Facts(Struct, frozen=True):
     alive: frozenset[ProcessId]
     processes: Mapping[ProcessId, str] | str = field(default_factory=dict)
     stale_after: float = 15.0
-    notes: tuple[Finding, ...] = ()
+    feed: str | None = None
 
 
 def stale(facts: Facts) -> list[KnownWorker]:
@@ -96,14 +104,11 @@ def judge(facts: Facts) -> tuple[Alert, ...]:
         *_unserved(facts),
         *_queue(facts.vitals),
         *_held(facts.vitals),
-        *(Alert(one.level, Kind.SQLITE, None, _sentence(one)) for one in facts.notes),
+        *_unpriced(facts.vitals),
+        *_feeds(facts),
     ]
     order = list(Level)
     return tuple(sorted(alerts, key=lambda alert: order.index(alert.level)))
-
-
-def _sentence(finding: Finding) -> str:
-    return f"{finding.message}; {finding.advice}"
 
 
 def _stale_workers(facts: Facts) -> Iterator[Alert]:
@@ -129,6 +134,8 @@ def _orphans(facts: Facts) -> Iterator[Alert]:
         yield Alert(Level.NOTE, Kind.ORPHAN, None, message)
         return
     for run_id, left in orphans(facts.processes, facts.vitals).items():
+        if run_id.startswith(LOOK):
+            continue  # it is over in seconds; the next start ends one that is not
         pids = ", ".join(str(process.pid) for process in left)
         yield Alert(
             Level.ERROR,
@@ -255,11 +262,31 @@ def _held(vitals: Vitals) -> Iterator[Alert]:
             continue  # told already, with what to do
         n = queued.total() if agent == ALL_AGENTS else queued[agent]
         whose = "all agents" if agent == ALL_AGENTS else f"agent {agent!r}"
-        again = "agentmux resume" if agent == ALL_AGENTS else f"agentmux resume {agent}"
+        cause, reason = vitals.causes.get(agent, (HoldCause.OPERATOR, ""))
+        why = f" ({reason})" if reason else ""
         tasks = f"{plural(n, 'queued task')} {'wait' if n != 1 else 'waits'} for it"
         yield Alert(
             Level.WARNING if n else Level.NOTE,
-            Kind.HELD,
+            _HELD_BY.get(cause, Kind.HELD),
             agent,
-            f"claims are held for {whose}, {tasks}; `{again}` lets them go on",
+            f"claims are held for {whose}{why}, {tasks}; {how_lifted(cause, agent)}",
         )
+
+
+def _unpriced(vitals: Vitals) -> Iterator[Alert]:
+    for agent, runs in vitals.unpriced.items():
+        yield Alert(
+            Level.WARNING,
+            Kind.UNPRICED,
+            agent,
+            f"the budget cannot count agent {agent!r}: {plural(runs, 'run')} of it took tokens and "
+            f"told no cost, so one works at a time; give `prices:` under `agents: {agent}:` in "
+            "agentmux.yaml, 0 if it costs nothing",
+        )
+
+
+def _feeds(facts: Facts) -> Iterator[Alert]:
+    for feed in facts.vitals.feeds:
+        if feed.name == facts.feed:  # else nobody wants it any more
+            message = f"issues of {feed.name} are not heard of: {feed.error}"
+            yield Alert(Level.WARNING, Kind.FEED, feed.name, message)

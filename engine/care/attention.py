@@ -1,9 +1,10 @@
 """What only a person can settle: tasks that wait for somebody, and what `health` finds wrong.
 
 Each thing is told once. Not told, for they need nobody: notes; a long queue, which is work that
-goes on as it can; held claims, which somebody wanted and every screen shows; and a reset while it
-may still be going on. Told for as long as they are so: a run that takes very long, a reset that was
-never completed, whatever contradicts itself.
+goes on as it can; held claims, which somebody wanted and every screen shows, or which go on by
+themselves; and a reset while it may still be going on. Told for as long as they are so: an agent
+that is not logged in or has spent its budget, a run that takes very long, a reset that was never
+completed, a feed of issues that fails, whatever contradicts itself.
 
 Asked every few seconds by a screen on which nothing moves, so it looks no more often than pays: at
 tasks when something happened, at health every five seconds. A look at something that seems wrong
@@ -13,6 +14,7 @@ takes half a second, for health looks twice.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -50,8 +52,11 @@ _SHARE = 50
 _PATIENCE = {Kind.RESET: 60.0, Kind.UNSERVED: 4.0}
 """Seconds for which something may be so and needs nobody: a reset that goes on (it waits 15 s for
 workers), a fleet whose workers are about to start."""
+_SAYS_RETRY = re.compile(r"\bretry (it|the task)\b")
 _NEEDS = {Kind.STALE: Need.STALE, Kind.ORPHAN: Need.ORPHAN, Kind.ENDING: Need.ORPHAN}
 _NEEDS_NOBODY = frozenset({Kind.QUEUE, Kind.HELD})
+_HELD = frozenset({Kind.LOGIN, Kind.BUDGET})
+"""What holds the claims of an agent until somebody mends it and resumes them."""
 
 
 class _Wrong(Struct):
@@ -154,6 +159,7 @@ def _times(vitals: Vitals) -> dict[str, datetime]:
     """Return since when what alerts tell has been so, by their keys, as far as the store knows."""
     times = {f"{Kind.STALE}:{worker.id}": worker.beat_at for worker in vitals.workers}
     times |= {f"{Kind.ENDING}:{run.run_id}": run.since for run in vitals.leaving}
+    times |= {f"{Kind.FEED}:{feed.name}": feed.since for feed in vitals.feeds}
     for run in vitals.runs:
         if run.since is not None:
             times[f"{Kind.STUCK}:{run.task_id}"] = run.since
@@ -170,6 +176,7 @@ def _alert_row(alert: Alert, since: datetime) -> AttentionRow:
         task_id=alert.subject if alert.kind is Kind.STUCK else None,
         worker_id=alert.subject if alert.kind is Kind.STALE else None,
         agent=alert.subject if alert.kind is Kind.UNSERVED else None,
+        held=alert.subject if alert.kind in _HELD else None,
     )
 
 
@@ -187,13 +194,15 @@ def _task_row(task: NeedyTask) -> AttentionRow:
 
 def _words(task: NeedyTask) -> str:
     why = f": {task.error}" if task.error else ""
+    # Most errors that a person can mend say so themselves.
+    retry = "" if _SAYS_RETRY.search(why) else "retry begins it anew, "
     if task.failed:
         times = f" after {plural(task.attempts, 'attempt')}" if task.attempts > 1 else ""
         left = ", no retry is left" if task.retries and task.attempts > task.retries else ""
-        return f"failed{times}{left}{why}; retry begins it anew, purge removes it"
+        return f"failed{times}{left}{why}; {retry}purge removes it"
     if task.removed:
         return f"needs you{why}; it left the DAG: purge removes it, a reseed brings it back"
-    return f"needs you{why}; retry begins it anew, cancel gives it up"
+    return f"needs you{why}; {retry}cancel gives it up"
 
 
 def _rest(tasks: NeedyTasks) -> list[AttentionRow]:

@@ -17,10 +17,9 @@ from msgspec import Struct
 from engine.care.alerts import STUCK_SECONDS, Alert, Facts, judge, stale
 from engine.errors import StorageError
 from engine.findings import Level
-from engine.model import ACTIVE, State, WorkerStatus
+from engine.model import ACTIVE, ALL_AGENTS, State, WorkerStatus
 from engine.processes.census import tagged
 from engine.processes.signalling import seems_alive
-from engine.store.audit import sqlite_trouble
 from engine.store.vitals import read_vitals
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ class Health(Struct, frozen=True):
     """The fleet in numbers. Its JSON form is what `agentmux health --json` prints.
 
     `running_count`: CLAIMED and RUNNING. `max_concurrent`: so many runs there can be at once now,
-    which is the number of live workers, those of an agent with a limit counted up to it.
+    which is the number of live workers, those of an agent with a limit counted up to it. Where
+    claims are held these are the workers that have a run.
     `queued_count`: READY and claimable; `waiting_count`: READY with unmet deps, in backoff, or
     while a former run is being ended. `oldest_running_age` (None: nothing runs) and
     `stuck_threshold` are in milliseconds. `stale_workers` are ids.
@@ -97,7 +97,7 @@ def _look(layout: Layout, config: Config, clock: Clock) -> Facts:
         alive=frozenset(filter(seems_alive, hosts)),
         processes=processes,
         stale_after=config.stale_after,
-        notes=tuple(sqlite_trouble()),
+        feed=config.github.repo if config.github is not None else None,
     )
 
 
@@ -136,12 +136,15 @@ def _milliseconds(span: timedelta) -> int:
 
 
 def _most_at_once(facts: Facts) -> int:
-    """A worker that is stopping takes no further task, but may still hold one."""
-    holders = {run.worker_id for run in facts.vitals.runs}
+    """A worker that is stopping takes no further task, nor one that is held: it may have one."""
+    holders, held = {run.worker_id for run in facts.vitals.runs}, set(facts.vitals.held)
     counted = Counter(
         worker.agent
         for worker in facts.vitals.workers
         if worker.host in facts.alive
-        and (worker.status is WorkerStatus.LIVE or worker.id in holders)
+        and (
+            worker.id in holders
+            or (worker.status is WorkerStatus.LIVE and not held & {worker.agent, ALL_AGENTS})
+        )
     )
     return sum(min(n, facts.vitals.limits.get(agent, n)) for agent, n in counted.items())

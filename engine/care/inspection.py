@@ -32,6 +32,7 @@ from engine.findings import (
 )
 from engine.log.check import check_log
 from engine.machine import ENDING_SECONDS
+from engine.model import LOOK
 from engine.processes.census import tagged
 from engine.processes.signalling import seems_alive
 from engine.store.audit import UNREADABLE, audit, events_are_whole, sqlite_trouble
@@ -199,6 +200,8 @@ def _orphans(processes: dict[ProcessId, str] | str, vitals: Vitals) -> list[Find
         return [Finding(Level.NOTE, "orphans", message, "look for processes by hand")]
     found = Findings("orphans", advice="`agentmux doctor --repair` ends it")
     for run_id, left in orphans(processes, vitals).items():
+        if run_id.startswith(LOOK):
+            continue  # it is over in seconds; the next start ends one that is not
         for process in left:
             found.add(f"process {process.pid} is left of run {run_id}, which holds no task")
     return found.all()

@@ -72,7 +72,7 @@ class Commands:
         if json:
             command.add_argument("--json", action="store_true", help="print JSON")
         if handler is not None:
-            command.set_defaults(handler=handler)
+            command.set_defaults(handler=handler, command_parser=command)
         return command
 
 
@@ -118,6 +118,20 @@ def need(command: argparse.ArgumentParser, *names: str, what: str) -> None:
     command.set_defaults(check=check)
 
 
+def refuse_rest(args: argparse.Namespace, rest: Sequence[str]) -> None:
+    """End with 2 if words are left that a command does not take; with its own usage.
+
+    `meant`, if the command set it, is the option that a word may have been meant for.
+    """
+    if not rest:
+        return
+    message = f"unrecognized arguments: {' '.join(rest)}"
+    meant = getattr(args, "meant", None)
+    if meant is not None and not rest[0].startswith("-"):
+        message += f"; did you mean {meant} {rest[0]}?"
+    args.command_parser.error(message)
+
+
 def need_text(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with 2 if a word is not UTF-8: no store has it. The state folder may be any bytes."""
     for name, value in vars(args).items():
@@ -158,6 +172,11 @@ def workers(text: str) -> int:
 def at_least_one(text: str) -> int:
     """Read a whole number above 0."""
     return int(_number(int, text, least=1, what="a whole number above 0"))
+
+
+def at_least_none(text: str) -> int:
+    """Read a whole number, 0 too."""
+    return int(_number(int, text, least=0, what="a whole number"))
 
 
 def seq(text: str) -> int:

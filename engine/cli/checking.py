@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from engine.commands import Step
 from engine.config import load_config, settings_file
 from engine.core import Engine
 from engine.errors import AgentmuxError
+from engine.executors import builtin_executors, plugins
 from engine.files import Layout
 from engine.findings import Finding, Level
+from engine.github import GithubError, find_gh
 from engine.model import to_json
 from engine.text import age, clean_text
 
@@ -41,6 +44,7 @@ async def doctor(args: argparse.Namespace) -> int:
         on_step(Step("looking for inconsistencies"))
         findings = await inspect(Layout(args.state_dir.absolute()))
     findings += _in_settings(settings_file(Path.cwd(), args.state_dir))
+    findings += await asyncio.to_thread(_in_packages)
     if args.json:
         _say_as_json(findings, done if args.repair else None)
     else:
@@ -51,10 +55,24 @@ async def doctor(args: argparse.Namespace) -> int:
 def _in_settings(path: Path) -> list[Finding]:
     """Find what is wrong with the settings: no worker starts then, but nothing is lost."""
     try:
-        load_config(path)
+        config = load_config(path)
     except AgentmuxError as error:
         return [Finding(Level.WARNING, "settings", str(error), f"mend {path}")]
+    if config.github is None:
+        return []
+    try:
+        find_gh()
+    except GithubError as error:
+        what = f"issues of {config.github.repo} cannot be asked for: {error}"
+        return [Finding(Level.WARNING, "github", what, f"install it, or mend {path}")]
     return []
+
+
+def _in_packages() -> list[Finding]:
+    """Find what is wrong with the executors of other packages: their own tasks are blocked."""
+    advice = "mend or remove the package, then restart the workers"
+    troubles = plugins.find(builtin_executors()).troubles
+    return [Finding(Level.WARNING, "executors", trouble, advice) for trouble in troubles]
 
 
 def _say_as_json(findings: Sequence[Finding], done: Sequence[str] | None) -> None:

@@ -18,9 +18,11 @@ from engine.cli.arguments import (
     add_selection,
     add_yes,
     age,
+    at_least_none,
     at_least_one,
     need,
     need_text,
+    refuse_rest,
     seconds,
     seq,
     workers,
@@ -34,7 +36,9 @@ CHECKING = "engine.cli.checking"
 COLLECTING = "engine.cli.collecting"
 READING = "engine.cli.reading"
 STEERING = "engine.cli.steering"
+TRANSCRIPT = "engine.cli.transcript"
 WORKING = "engine.cli.working"
+WORKTREES = "engine.cli.worktrees"
 
 _ASKS = (
     "It shows what it would do and asks first, unless --yes; without a terminal --yes is needed."
@@ -53,7 +57,8 @@ _CODES = (
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line; whatever is wrong with it raises SystemExit(2), help SystemExit(0)."""
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    refuse_rest(args, rest)
     need_text(parser, args)
     if (check := getattr(args, "check", None)) is not None:
         check(args)
@@ -87,6 +92,7 @@ def build_parser() -> Parser:
     _add_reading(commands)
     _add_fleet(commands)
     _add_upkeep(commands)
+    _add_worktrees(commands)
     return parser
 
 
@@ -176,7 +182,12 @@ def _add_tasks(commands: Commands) -> None:
     show = below.add("show", f"{READING}:show_task", "show all about one task", json=True)
     show.add_argument("id", metavar="ID")
     seed = below.add(
-        "seed", f"{STEERING}:seed", "bring the store in line with a DAG file", json=True
+        "seed",
+        f"{STEERING}:seed",
+        "bring the store in line with a DAG file",
+        json=True,
+        more="Tasks that lack a program, a login, a prompt or a repository are BLOCKED and named, "
+        "with what to do; --dry-run names them, too, and stores nothing.",
     )
     add_dag(seed)
     add_dry_run(seed)
@@ -229,7 +240,31 @@ def _add_reading(commands: Commands) -> None:
         "--since", type=seq, default=0, metavar="SEQ", help="only what came after this number"
     )
     events.add_argument("--follow", action="store_true", help="go on with what happens from now on")
+    _add_transcript(commands)
     _add_status(commands)
+
+
+def _add_transcript(commands: Commands) -> None:
+    transcript = commands.add(
+        "transcript",
+        f"{TRANSCRIPT}:transcript",
+        "show what the agent of a run said and did",
+        json=True,
+        more="At the end, with --json too: messages, tool uses, turns, tokens, cost, how it ended.",
+    )
+    transcript.add_argument("task", metavar="TASK", help="its newest run, unless --run")
+    transcript.add_argument(
+        "--run", metavar="R", help="an attempt number or the id of a run, see `agentmux history`"
+    )
+    transcript.set_defaults(meant="--run")
+    transcript.add_argument(
+        "--detailed", action="store_true", help="all of long texts, arguments and results"
+    )
+    transcript.add_argument(
+        "--follow",
+        action="store_true",
+        help="go on with what comes until the run is over; without --run, with the runs after it",
+    )
 
 
 def _add_status(commands: Commands) -> None:
@@ -325,3 +360,32 @@ def _add_upkeep(commands: Commands) -> None:
     )
     add_dry_run(gc)
     add_yes(gc)
+
+
+def _add_worktrees(commands: Commands) -> None:
+    trees = commands.add("worktrees", None, "list and remove the worktrees of agents")
+    below = Commands(trees.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
+    below.add("ls", f"{WORKTREES}:list_worktrees", "list worktrees", json=True)
+    prune = below.add(
+        "prune",
+        f"{WORKTREES}:prune",
+        "remove worktrees whose runs are over",
+        json=True,
+        more="What is not committed in them is saved under refs/agentmux/saved first, and a branch "
+        "with commits stays; so does one in which a run is to go on, until it is old. The clone of "
+        f"a URL goes if it is as old, unused, and its remote has all that is in it. {_ASKS}",
+    )
+    prune.add_argument(
+        "--older-than",
+        type=age,
+        metavar="AGE",
+        help="those used last so long ago: 14d, 12h (default: worktrees: days: of agentmux.yaml)",
+    )
+    prune.add_argument(
+        "--keep",
+        type=at_least_none,
+        metavar="N",
+        help="all but the newest N (default: worktrees: keep: of agentmux.yaml)",
+    )
+    add_dry_run(prune)
+    add_yes(prune)

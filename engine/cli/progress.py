@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from engine.cli.render import hint
 from engine.commands import Step
+from engine.errors import AgentmuxError
 from engine.model import State
-from engine.narrate import symbol
+from engine.narrate import describe_hold, describe_spending, symbol
 from engine.receipts import listed
 from engine.text import age, clean_text
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from engine.commands import OnStep
     from engine.core import Engine
+    from engine.model import HoldCause
     from engine.views import Progress as Numbers
 
 REFRESH = 0.1
@@ -130,17 +132,50 @@ def in_words(step: Step) -> str:
 
 @asynccontextmanager
 async def live_progress(engine: Engine) -> AsyncIterator[None]:
-    """Show a bar with the DAG's numbers while the block runs."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    watcher = asyncio.create_task(_watch(engine), name="progress bar")
+    """Show a bar with the DAG's numbers while the block runs, on a terminal.
+
+    Whatever begins to hold claims is told in a line, elsewhere, too.
+    """
+    show = _watch if sys.stderr.isatty() else _listen
+    watcher = asyncio.create_task(show(engine), name="progress")
     try:
         yield
     finally:
         watcher.cancel()
-        with suppress(asyncio.CancelledError):
+        # Nobody works less for it, if it cannot read the store any more.
+        with suppress(asyncio.CancelledError, AgentmuxError):
             await watcher
+
+
+class _Holds:
+    """Tells of each hold when it begins, and not again while it lasts."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._told: set[tuple[str, HoldCause]] = set()
+
+    async def news(self) -> list[str]:
+        """Return a sentence for each hold that has begun since the last look."""
+        holds, now = await self._engine.queries.holds(), self._engine.clock.now()
+        new = [hold for hold in holds if (hold.agent, hold.cause) not in self._told]
+        self._told = {(hold.agent, hold.cause) for hold in holds}
+        return [
+            describe_hold(
+                hold.agent,
+                hold.cause,
+                hold.reason,
+                None if hold.until is None else (hold.until - now).total_seconds(),
+            )
+            for hold in new
+        ]
+
+
+async def _listen(engine: Engine) -> None:
+    holds = _Holds(engine)
+    async for _ in engine.changes():
+        for sentence in await holds.news():
+            hint(sentence)
+        await asyncio.sleep(MOMENT)
 
 
 async def _watch(engine: Engine) -> None:
@@ -163,9 +198,12 @@ async def _watch(engine: Engine) -> None:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+    holds = _Holds(engine)
     with bar:
         line = bar.add_task("", total=None)
         async for _ in engine.changes():
+            for sentence in await holds.news():
+                bar.console.print(clean_text(sentence), markup=False, highlight=False)
             now = await engine.queries.progress()
             done = now.by_state.get(State.DONE, 0)
             bar.update(line, total=now.total, completed=done, description=in_short(now))
@@ -173,7 +211,7 @@ async def _watch(engine: Engine) -> None:
 
 
 def in_short(progress: Numbers) -> str:
-    """Write what is going on in a few symbols: `● 5  ◌ 12  ◦ 29  ✗ 2  ▲ 1`."""
+    """Write what goes on in a few symbols, and its cost: `● 5  ◌ 12  ◦ 29  ✗ 2  ▲ 1  $1.24`."""
     states = progress.by_state
     active = states.get(State.RUNNING, 0) + states.get(State.CLAIMED, 0)
     parts = [
@@ -183,4 +221,5 @@ def in_short(progress: Numbers) -> str:
         (symbol(State.FAILED), states.get(State.FAILED, 0)),
         (symbol(State.BLOCKED), states.get(State.BLOCKED, 0)),
     ]
-    return "  ".join(f"{mark} {count:,}" for mark, count in parts if count)
+    told = [f"{mark} {count:,}" for mark, count in parts if count]
+    return "  ".join(filter(None, [*told, describe_spending(progress.spending)]))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from engine.cli import report, tables
 from engine.cli.render import (
@@ -20,7 +23,7 @@ from engine.cli.render import (
 )
 from engine.cli.session import existing_engine
 from engine.clock import SystemClock
-from engine.files import write_private
+from engine.files import read_regular, write_private
 from engine.filters import AGENT, Filter, Term, likely_meant, parse_filter, state_terms
 from engine.model import LIVE_WORKERS, to_json
 from engine.text import clean_text
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from engine.core import Engine
     from engine.model import Event
+    from engine.views import RunRow
 
 _READER_CHECK = 0.5
 PAGE = 2000
@@ -57,8 +61,9 @@ async def show_task(args: argparse.Namespace) -> int:
     """`tasks show`."""
     async with existing_engine(args.state_dir, read_only=True) as engine:
         detail = await engine.queries.detail(args.id)
+        branches = await asyncio.to_thread(_branches, engine, detail.runs)
     if args.json:
-        say_json(tables.detail_json(detail))
+        say_json(tables.detail_json(detail, branches))
         return 0
     now = SystemClock().now()
     for label, text in tables.definition_lines(detail, now):
@@ -69,11 +74,32 @@ async def show_task(args: argparse.Namespace) -> int:
             say_raw(f"  {clean_text(sentence)}")
     if detail.runs:
         heading("runs, newest first")
-        print_table(tables.RUNS, tables.run_rows(detail.runs, now))
+        columns = tables.RUNS_OF_TASK if branches else tables.RUNS
+        print_table(columns, tables.run_rows(detail.runs, now, branches or None))
     if detail.events:
         heading("events")
         _print_events(detail.events)
     return 0
+
+
+class _About(msgspec.Struct):
+    """What is read of an agent.json."""
+
+    branch: str = ""
+
+
+def _branches(engine: Engine, runs: Sequence[RunRow]) -> dict[str, str]:
+    """Return the branches that runs worked on, however they ended, by the ids of the runs."""
+    found = {}
+    for run in runs:
+        branch = (run.result or {}).get("branch")
+        if branch is None:  # a run that has no result, or goes on, has noted it all the same
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                noted = read_regular(engine.layout.run_folder(run.task_id, run.id) / "agent.json")
+                branch = msgspec.json.decode(noted, type=_About).branch
+        if branch and isinstance(branch, str):
+            found[run.id] = branch
+    return found
 
 
 async def list_workers(args: argparse.Namespace) -> int:
@@ -147,7 +173,7 @@ async def status(args: argparse.Namespace) -> int:
     if args.json:
         say_json(report.as_json(seen))
     else:
-        say_raw(text.rstrip("\n"))
+        say_raw((report.as_read(text) if sys.stdout.isatty() else text).rstrip("\n"))
     return 0
 
 
@@ -178,6 +204,8 @@ async def _look(engine: Engine) -> report.Status:
         workers=[one for one in await queries.workers() if one.status in LIVE_WORKERS],
         events=await queries.last_events(10),
         stale_after=engine.config.stale_after,
+        spent=await queries.spent(),
+        holds=await queries.holds(),
     )
 
 

@@ -12,21 +12,23 @@ from msgspec import Struct
 
 from engine.cli.tables import event_json, worker_status
 from engine.clock import to_iso
-from engine.model import State, to_json
-from engine.narrate import describe, describe_reasons, event_symbol
-from engine.text import age, clean_text, plural
+from engine.model import Spending, State, to_json
+from engine.narrate import describe, describe_reasons, event_symbol, how_lifted
+from engine.text import age, clean_text, money, plural, tokens
+from engine.views import SpentRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from engine.model import Event
-    from engine.views import Progress, TaskRow, WorkerRow
+    from engine.views import HoldRow, Progress, TaskRow, WorkerRow
 
 LISTED = 50
 """Blocked tasks that are listed; the rest is only counted."""
 
 _ACTIVE = re.compile(r"[\\`*_\[\]<>|~&#!$]|://")
+_ESCAPED = re.compile(rf"\\({_ACTIVE.pattern})")
 
 
 class Status(Struct, frozen=True):
@@ -43,11 +45,18 @@ class Status(Struct, frozen=True):
     workers: Sequence[WorkerRow]
     events: Sequence[Event]
     stale_after: float
+    spent: Sequence[SpentRow] = ()
+    holds: Sequence[HoldRow] = ()
 
 
 def escape(text: str) -> str:
     """Return `text` cleaned, and as plain words to any reader of Markdown."""
     return _ACTIVE.sub(lambda found: "\\" + found[0], clean_text(text))
+
+
+def as_read(markdown: str) -> str:
+    """Return a report for eyes: what no renderer takes away, and only files need, is gone."""
+    return _ESCAPED.sub(r"\1", markdown)
 
 
 def as_markdown(status: Status) -> str:
@@ -69,8 +78,15 @@ def as_markdown(status: Status) -> str:
     if progress.held:
         held = ", ".join("all agents" if one == "*" else escape(one) for one in progress.held)
         lines.append(f"Claims are held for {held}.")
+    for hold in status.holds:
+        if hold.reason:
+            wait = (hold.until - status.at).total_seconds() if hold.until else None
+            how = how_lifted(hold.cause, hold.agent, wait)
+            lines.append(escape(f"{hold.agent}: {hold.reason}; {how}."))
     lines += ["", "## Tasks by agent and state", "", *_counts(status.agents)]
     lines += ["", f"## Blocked ({status.blocked_count:,})", "", *_blocked(status)]
+    if status.spent:
+        lines += ["", "## Spent since the last reset", "", *_spent(status.spent)]
     lines += ["", "## Heartbeats", "", *_workers(status)]
     lines += ["", "## Last events", "", *_events(status.events)]
     return "\n".join(lines) + "\n"
@@ -84,6 +100,8 @@ def as_json(status: Status) -> dict[str, Any]:
         "agents": to_json(status.agents),
         "blocked": to_json(list(status.blocked)),
         "blockedCount": status.blocked_count,
+        "spent": to_json(list(status.spent)),
+        "holds": to_json(list(status.holds)),
         "workers": [
             to_json(worker) | {"activity": worker_status(worker, status.at, status.stale_after)}
             for worker in status.workers
@@ -119,6 +137,35 @@ def _blocked(status: Status) -> list[str]:
     lines = _table(["task", "agent", "reasons", "why"], rows)
     more = status.blocked_count - len(status.blocked)
     return [*lines, "", f"… and {more:,} more."] if more > 0 else lines
+
+
+def _spent(spent: Sequence[SpentRow]) -> list[str]:
+    whole = Spending(
+        input_tokens=sum(row.spending.input_tokens or 0 for row in spent),
+        cached_tokens=sum(row.spending.cached_tokens or 0 for row in spent),
+        output_tokens=sum(row.spending.output_tokens or 0 for row in spent),
+        cost=sum(row.spending.cost or 0.0 for row in spent),
+    )
+    rows = [*spent, SpentRow("all", sum(row.runs for row in spent), whole)]
+    return _table(
+        ["agent", "runs with a cost", "tokens in", "cached", "tokens out", "cost"],
+        [
+            [
+                escape(row.agent),
+                str(row.runs),
+                tokens(row.spending.input_tokens or 0),
+                tokens(row.spending.cached_tokens or 0),
+                tokens(row.spending.output_tokens or 0),
+                _price(row),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _price(row: SpentRow) -> str:
+    cost = row.spending.cost or 0.0
+    return escape(money(cost)) if cost or row.runs else "unknown"
 
 
 def _workers(status: Status) -> list[str]:

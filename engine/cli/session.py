@@ -28,7 +28,10 @@ def require_store(state_dir: Path) -> None:
     A log without a database counts as one: whoever may write rebuilds the database from it.
     """
     if not is_store(state_dir):
-        raise StorageError(f"no store in {state_dir}; seed one with `agentmux tasks seed DAG`")
+        raise StorageError(
+            f"no store in {state_dir.absolute()}; go to the project's folder, or seed one here: "
+            "`agentmux tasks seed DAG`"
+        )
 
 
 @asynccontextmanager

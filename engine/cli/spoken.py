@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
     from datetime import datetime
 
-    from engine.model import Event
+    from engine.model import Event, Spending
     from engine.views import AttentionRow, Progress, WorkerRow
 
 LISTED = 10
@@ -40,6 +40,7 @@ _MANY = {
     EventType.TASK_CANCELLED: "tasks were cancelled",
     EventType.TASK_RETRIED: "tasks will be tried again",
     EventType.TASK_PURGED: "tasks were purged",
+    EventType.ISSUE_TOLD: "issues were told of results",
     EventType.WORKER_STARTED: "workers started",
     EventType.WORKER_STOPPING: "workers are stopping",
     EventType.WORKER_STOPPED: "workers stopped",
@@ -70,7 +71,7 @@ class Glance(Struct, frozen=True):
 
     @property
     def counts(self) -> tuple[object, ...]:
-        """What must have changed to be worth another summary; how long things last is not."""
+        """What must have changed to be worth another summary; spans and what is spent are not."""
         progress = self.progress
         return (
             *sorted(progress.by_state.items()),
@@ -150,6 +151,7 @@ def summary(glance: Glance, known: Collection[str] = ()) -> list[str]:
     if left:
         lines.append(f"Of the others: {', '.join(left)}.")
     lines += _workers(glance)
+    lines += _spent(progress.spending)
     if progress.held:
         held = ", ".join("all agents" if one == ALL_AGENTS else one for one in progress.held)
         lines.append(f"Claims are held for {held}.")
@@ -198,6 +200,13 @@ def _workers(glance: Glance) -> list[str]:
     if len(busy) > LISTED:
         lines.append(f"And {plural(len(busy) - LISTED, 'worker')} more {_are(2)} at work.")
     return [are, *lines]
+
+
+def _spent(spending: Spending) -> list[str]:
+    told = [] if spending.tokens is None else [plural(spending.tokens, "token")]
+    if spending.cost is not None:
+        told.append(f"${spending.cost:,.2f}")
+    return [f"Spent until now: {' and '.join(told)}."] if told else []
 
 
 def _needs(glance: Glance, known: Collection[str]) -> list[str]:

@@ -183,6 +183,9 @@ def print_receipt(
         total = receipts.plan(command, receipt) if receipt.dry_run else receipts.sums(receipt)
         if total:
             say(total)
+        if not list_done or len(receipt.done) > receipts.LISTED:
+            for line in receipts.need_lines(receipt):
+                say(line)
     for code, sentence in receipts.refusal_lines(receipt.refused):
         complain(code, sentence)
     return 1 if receipt.refused else 0

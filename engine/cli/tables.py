@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.cli.render import Cell, Column, paint
 from engine.model import ALL_AGENTS, Event, Reason, RunOutcome, State, to_json
-from engine.narrate import describe, describe_reasons, event_symbol, symbol
-from engine.text import age, clean_text, duration, plural
+from engine.narrate import describe, describe_reasons, describe_spending, event_symbol, symbol
+from engine.text import age, clean_text, duration, money, plural, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -49,10 +49,17 @@ RUNS = (
     Column("worker", yields=1, drops=1),
     Column("started", right=True, drops=4),
     Column("took", right=True, drops=2),
-    Column("exit", right=True, drops=5),
-    Column("run", yields=3, least=8, drops=6),
+    Column("tokens", right=True, drops=8),
+    Column("cost", right=True, drops=5),
+    Column("exit", right=True, drops=6),
+    Column("run", yields=3, least=8, drops=7),
     Column("error", yields=4, least=16, sentence=True),
 )
+
+RUNS_OF_TASK = tuple(
+    Column("branch", yields=2, least=12) if one.title == "task" else one for one in RUNS
+)
+"""Where all runs are of one task, and worked on branches."""
 
 _STYLES = {
     State.RUNNING: "accent",
@@ -123,8 +130,10 @@ def worker_status(worker: WorkerRow, now: datetime, stale_after: float) -> str:
     return "working" if worker.task_id is not None else "idle"
 
 
-def run_rows(runs: Sequence[RunRow], now: datetime) -> list[tuple[Cell | str, ...]]:
-    """Return the cells of RUNS."""
+def run_rows(
+    runs: Sequence[RunRow], now: datetime, branches: Mapping[str, str] | None = None
+) -> list[tuple[Cell | str, ...]]:
+    """Return the cells of RUNS; with `branches`, by the ids of runs, those of RUNS_OF_TASK."""
     rows: list[tuple[Cell | str, ...]] = []
     for run in runs:
         state = State.RUNNING if run.outcome is None else _OUTCOMES[run.outcome]
@@ -133,12 +142,14 @@ def run_rows(runs: Sequence[RunRow], now: datetime) -> list[tuple[Cell | str, ..
         rows.append(
             (
                 Cell(symbol(state), style),
-                run.task_id,
+                run.task_id if branches is None else branches.get(run.id, ""),
                 str(run.attempt),
                 Cell("running" if run.outcome is None else run.outcome.value, style),
                 run.worker_id,
                 f"{_since(began, now)} ago",
                 duration(((run.ended_at or now) - began).total_seconds()),
+                "" if run.spending.tokens is None else tokens(run.spending.tokens),
+                "" if run.spending.cost is None else money(run.spending.cost),
                 "" if run.exit_code is None else str(run.exit_code),
                 run.id,
                 run.error or "",
@@ -161,9 +172,11 @@ def event_json(event: Event) -> dict[str, Any]:
     return {key: item for key, item in value.items() if item is not None} | data
 
 
-def detail_json(detail: TaskDetail) -> dict[str, Any]:
-    """Return all about a task; its events in the shape of events.jsonl."""
+def detail_json(detail: TaskDetail, branches: Mapping[str, str]) -> dict[str, Any]:
+    """Return all about a task; its events in the shape of events.jsonl, its runs with `branch`."""
     value: dict[str, Any] = to_json(detail)
+    for run in value["runs"]:
+        run["branch"] = branches.get(run["id"])
     value["events"] = [event_json(event) for event in detail.events]
     return value
 
@@ -187,6 +200,8 @@ def definition_lines(detail: TaskDetail, now: datetime) -> list[tuple[str, str]]
         lines.append(("held by", f"{task.claimed_by} (run {task.run_id})"))
     if task.lease_until:
         lines.append(("lease", f"{_ahead(task.lease_until, now)} left"))
+    if spent := describe_spending(detail.spending):
+        lines.append(("cost", spent))
     if task.error:
         lines.append(("error", task.error))
     if detail.result is not None:

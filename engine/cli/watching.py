@@ -1,8 +1,9 @@
 """`status --watch`: the fleet told line after line, for screen readers, logs and plain terminals.
 
-A summary first, then a line for each thing that happens, by whatever process; a summary again when
-its numbers have changed and some time has passed. Lines are only ever added: no cursor moves, and
-nothing that was read changes behind the reader's back. Writes nothing, not even status.md.
+A summary first, then a line for each thing that happens, by whatever process. What runs tell of
+their progress is told, the latest of it, when some time has passed, and so is a summary if its
+numbers have changed. Lines are only ever added: no cursor moves, and nothing that was read changes
+behind the reader's back. Writes nothing, not even status.md.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from engine.cli.render import check_reader, say_json, say_raw
 from engine.cli.session import existing_engine
 from engine.cli.spoken import Glance, Happened, summary, summary_json
 from engine.cli.tables import event_json
-from engine.model import LIVE_WORKERS
+from engine.model import LIVE_WORKERS, EventType
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Iterator
 
     from engine.core import Engine
+    from engine.model import Event
 
 _PAUSE = 0.5
 """Seconds between two looks. What comes in a burst is told together, and can be counted."""
@@ -42,6 +45,7 @@ class _Watch:
         self._until_done: bool = args.until_done
         self._last_seq = 0
         self._needs: set[str] = set()
+        self._doing: dict[str | None, Event] = {}
 
     async def run(self) -> int:
         clock = self._engine.clock
@@ -56,10 +60,10 @@ class _Watch:
                 check_reader()
                 moved = changed.is_set()
                 changed.clear()
-                if moved:
-                    await self._tell_events()
-                # Silence is no commit: a worker that went stale is seen by looking all the same.
                 due = clock.monotonic() - told_at >= self._every
+                if moved or (due and self._doing):
+                    await self._tell_events(doing=due)
+                # Silence is no commit: a worker that went stale is seen by looking all the same.
                 if not due and not (moved and self._until_done):
                     continue
                 seen = await self._glance()
@@ -89,14 +93,27 @@ class _Watch:
             say_raw("\n".join(summary(glance, self._needs)))
             self._needs = {need.key for need in glance.needs}
 
-    async def _tell_events(self) -> None:
+    async def _tell_events(self, *, doing: bool = False) -> None:
+        """Tell what happened; what runs do now, which may be news each second, if it is time to."""
         happened = Happened()
         while page := await self._engine.queries.events(after=self._last_seq, limit=_PAGE):
             self._last_seq = page[-1].seq
             if not self._as_json:
-                happened.add(page)
+                happened.add(self._but_progress(page))
                 continue
             for event in page:
                 say_json({"event": event_json(event)})
+        if doing:
+            happened.add(self._doing.values())
+            self._doing.clear()
         if lines := happened.lines(self._engine.clock.now()):
             say_raw("\n".join(lines))
+
+    def _but_progress(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Yield the others, and keep the last word of each run until it is over."""
+        for event in events:
+            if event.type is EventType.TASK_PROGRESS:
+                self._doing[event.run_id] = event
+            else:
+                self._doing.pop(event.run_id, None)
+                yield event

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from engine import receipts
 from engine.cli import logs, steering, tables
-from engine.cli.progress import busy, live_progress
+from engine.cli.progress import NAMED, busy, live_progress
 from engine.cli.render import Column, hint, print_table, say
 from engine.cli.session import first_seed, opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
+from engine.errors import AgentmuxError
 from engine.files import Layout
 from engine.filters import Filter, state_terms
-from engine.model import ALL_AGENTS, State
+from engine.model import ALL_AGENTS, HoldCause, State
+from engine.narrate import describe_spending, how_lifted
 from engine.text import duration, plural
 from engine.views import IN_FILE
 
@@ -22,7 +26,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Coroutine
 
-    from engine.views import Progress, TaskRow
+    from engine.core import Engine
+    from engine.views import HoldRow, Progress, TaskRow
 
 LISTED = 20
 """Unfinished tasks of one state that the summary names; more are only counted."""
@@ -42,7 +47,9 @@ async def run(args: argparse.Namespace) -> int:
         command = await first_seed(args.state_dir, args.dag)
         async with opened_engine(args.state_dir) as engine:
             with busy("seeding") as through:
-                await engine.execute(command, on_step=through)
+                receipt = await engine.execute(command, on_step=through)
+            for line in receipts.need_lines(receipt):
+                hint(line)
             began = clock.monotonic()
             try:
                 if signals.first is None:
@@ -56,18 +63,33 @@ async def run(args: argparse.Namespace) -> int:
                         within=args.timeout,
                     )
             finally:
+                if signals.first is not None:
+                    await _tell_of_stopping(engine)
                 await engine.stop_workers()
             took = clock.monotonic() - began
             progress = await engine.queries.progress()
+            holds = await engine.queries.holds()
             left = [
                 (state, await engine.queries.tasks(_in(state), limit=LISTED, order=IN_FILE))
                 for state in (State.FAILED, State.BLOCKED, State.CANCELLED)
             ]
-    ended = "interrupted" if signals.first else "timed out" if timed_out else _cut_short(progress)
-    _sum_up(progress, left, took, ended)
+    how = "timed out" if timed_out else "interrupted" if signals.first else ""
+    why = _cut_short(progress, holds) if holds or not how else ""
+    _sum_up(progress, left, took, "; ".join(filter(None, (how, why))))
     if signals.first is not None:
         return 128 + signals.first
     return 0 if progress.by_state.get(State.DONE, 0) == progress.total and not timed_out else 1
+
+
+async def _tell_of_stopping(engine: Engine) -> None:
+    """Say what is waited for after Ctrl+C: an agent has some seconds to end."""
+    own = engine.own_workers()
+    with suppress(AgentmuxError):
+        workers = await engine.queries.workers()
+        tasks = [one.task_id for one in workers if one.id in own and one.task_id is not None]
+        if tasks:
+            runs = plural(len(tasks), "run")
+            hint(f"stopping; waits for {runs} to end: {receipts.listed(tasks, NAMED)}")
 
 
 async def worker(args: argparse.Namespace) -> int:
@@ -114,16 +136,22 @@ def _in(state: State) -> Filter:
     return Filter(state_terms(state))
 
 
-def _cut_short(progress: Progress) -> str:
+def _cut_short(progress: Progress, holds: list[HoldRow]) -> str:
     """Say what to do if tasks are left that could have run; empty if there are none."""
     if not progress.by_state.get(State.READY, 0):
         return ""
-    if not progress.held:
+    if not holds:
         return "its workers were stopped from elsewhere; run again to go on"
-    if ALL_AGENTS in progress.held:
+    if any(hold.agent == ALL_AGENTS for hold in holds):
         return "claims are held: `agentmux resume`, or await the reset that holds them; run again"
-    orders = ", ".join(f"`agentmux resume {agent}`" for agent in progress.held)
-    return f"claims of {', '.join(progress.held)} are held: {orders}, then run again"
+    return "; ".join(map(_held, holds))
+
+
+def _held(hold: HoldRow) -> str:
+    claims = f"claims of {hold.agent} are held"
+    if hold.cause is HoldCause.OPERATOR:
+        return f"{claims}: `agentmux resume {hold.agent}`, then run again"
+    return f"{claims}, {hold.reason}: {how_lifted(hold.cause, hold.agent)}, then run again"
 
 
 def _sum_up(
@@ -139,6 +167,8 @@ def _sum_up(
     say(
         f"{plural(progress.total, 'task')} in {duration(took)}: {', '.join(counts) or 'none'}{tail}"
     )
+    if spent := describe_spending(progress.spending):
+        say(f"spent since the last reset: {spent}")
     rows = [
         (tables.mark(task, now), task.id, tables.state_word(task, now), tables.why(task, now))
         for _, tasks in left

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.executors.agent import AgentExecutor
+from engine.executors.mcp import McpExecutor
 from engine.executors.noop import NoopExecutor
 from engine.executors.shell import ShellExecutor
 
@@ -14,5 +16,10 @@ if TYPE_CHECKING:
 
 
 def builtin_executors() -> Mapping[str, Executor]:
-    """Return a fresh set of the executors that need nothing but agentmux itself."""
-    return {"noop": NoopExecutor(), "shell": ShellExecutor()}
+    """Return a fresh set of them; what one needs beside agentmux it says once a task comes."""
+    return {
+        "noop": NoopExecutor(),
+        "shell": ShellExecutor(),
+        "agent": AgentExecutor(),
+        "mcp-call": McpExecutor(),
+    }

@@ -1,72 +1,82 @@
 """The executor that runs one program, without a shell: argv, a folder, variables, an exit code.
 
-What may run is the operator's word (agentmux.yaml), never the DAG's. Knows nothing of timeouts:
-whoever wants the run to end cancels it.
+What may run, and which variables it inherits, is the operator's word (agentmux.yaml), never the
+DAG's. Knows nothing of timeouts: whoever wants the run to end cancels it.
+
+What is wrong with a task that no run of it could get past is told beforehand: see `preflight`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
 import shlex
-import shutil
-import signal
 from collections.abc import Mapping
-from functools import partial
+from contextlib import AsyncExitStack
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from engine.executors.base import Site
+from engine.executors.capping import Caps
+from engine.executors.programs import (
+    Program,
+    Refused,
+    ending,
+    find_program,
+    finish,
+    inherited,
+    make_private,
+    start,
+    tail,
+)
 from engine.files import write_private
 from engine.model import Outcome, RunOutcome
-from engine.processes.signalling import seems_alive
-from engine.processes.trees import TAG_NAMES, Child, end_tree, environment, spawn
+from engine.parsing.checks import show
+from engine.parsing.payloads import why_not_set
+from engine.parsing.prompts import Unfilled, fill_folder, has_holes
 from engine.shield import shielded
 from engine.text import clean_text
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from engine.executors.base import RunContext
-
-_TAIL_LINES = 20
-_TAIL_BYTES = 4096
-_LOADER = ("LD_", "DYLD_", "GCONV_", "GIT_CONFIG")
-_BARRED = frozenset(
-    {
-        "PATH", "ENV", "BASH_ENV", "SHELLOPTS", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP",
-        "PERL5LIB", "PERL5OPT", "RUBYLIB", "RUBYOPT", "NODE_OPTIONS", "NODE_PATH", "PAGER",
-        "JAVA_TOOL_OPTIONS", "GIT_EXEC_PATH", "GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF",
-        "GIT_PAGER", "EDITOR",
-    }
-)  # fmt: skip
-"""Variables by which an allowed program runs what is not allowed: the DAG may not set them."""
-_HOPELESS = frozenset({errno.EACCES, errno.ENOENT, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG})
-"""Faults of the program itself or its arguments: the next attempt would meet them again."""
+    from engine.model import TaskDef
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this module; becomes Outcome BLOCKED
-    """The payload cannot be carried out, however often it is tried."""
+_OPERATORS = frozenset(";&|<>")
 
 
 class _Order(Struct, frozen=True):
-    """What a payload asks for, checked: `program` is the path of an allowed program."""
+    """What a payload asks for, checked: an allowed program, and the exit codes that are DONE."""
 
-    program: str
-    arguments: tuple[str, ...]
-    cwd: Path
-    variables: Mapping[str, str]
+    program: Program
+    ok_codes: frozenset[int]
+
+
+class _End(Struct, frozen=True):
+    """How a program ended: its exit code, after how many ms, and the bytes that its logs lack."""
+
+    code: int
+    took: int
+    left_out: Mapping[str, int]
 
 
 class ShellExecutor:
-    """Runs `cmd` or `argv` in `cwd` with `env`; exit code 0 is DONE, any other FAILED.
+    """Runs `cmd` or `argv` in `cwd` with `env`; exit codes of `ok_codes` ([0]) are DONE.
 
     The output goes to stdout.log and stderr.log of the run's folder, the result to result.json.
     """
 
     prepares = False
+
+    async def preflight(self, tasks: Sequence[TaskDef], site: Site) -> Mapping[str, str]:
+        """Look at what no task before them can change: programs, variables, where they may run."""
+        return await asyncio.to_thread(_find_unfit, tasks, site)
 
     async def run(self, context: RunContext) -> Outcome:
         """Run the program to its end, then end what it left behind.
@@ -76,146 +86,204 @@ class ShellExecutor:
             StorageError: the run's processes cannot be looked at.
 
         """
-        try:
-            order = _order(context)
-        except _Refused as refusal:
-            return Outcome(RunOutcome.BLOCKED, error=str(refusal))
         folder = context.artifacts
+        out, err = folder / "stdout.log", folder / "stderr.log"
         begun = context.clock.monotonic()
-        try:
-            _make_private(folder)
-            child = _start(context, order)
-        except _Refused as refusal:
-            return Outcome(RunOutcome.BLOCKED, error=str(refusal))
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            return Outcome(RunOutcome.FAILED, error=f"cannot start: {where}{error.strerror}")
-        code = await _finish(context, child)
+        async with AsyncExitStack() as stack:
+            try:
+                order = await _order(context)
+                make_private(folder)
+                secrets = {**os.environ, **order.program.env}
+                caps = Caps(context.config.shell.max_output, out, err, secrets=secrets)
+                await stack.enter_async_context(caps)
+                child = start(context, order.program, stdout=out, stderr=err)
+            except Refused as refusal:
+                return Outcome(RunOutcome.BLOCKED, error=str(refusal))
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                return Outcome(RunOutcome.FAILED, error=f"cannot start: {where}{error.strerror}")
+            code = await finish(context, child)
         took = round((context.clock.monotonic() - begun) * 1000)
+        end = _End(code, took, caps.left_out)
         # Once the leader is through, a stop must not lose its result.
-        return await shielded(asyncio.to_thread(_report, folder, code, took), reraise=False)
+        report = asyncio.to_thread(_report, folder, order, end, secrets)
+        return await shielded(report, reraise=False)
 
 
-def _start(context: RunContext, order: _Order) -> Child:
-    context.starting()
-    try:
-        return spawn(
-            (order.program, *order.arguments),
-            cwd=order.cwd,
-            env=environment({**os.environ, **order.variables}, context.claim, context.state_dir),
-            stdout=context.artifacts / "stdout.log",
-            stderr=context.artifacts / "stderr.log",
-        )
-    except ValueError as error:  # NUL, or text that no encoding can express
-        raise _Refused(f"payload: cannot be given to a program: {error}") from error
-    except OSError as error:
-        if error.errno in _HOPELESS:
-            what = error.filename or order.program
-            raise _Refused(f"cannot start: {clean_text(str(what))}: {error.strerror}") from error
-        raise
-
-
-async def _finish(context: RunContext, child: Child) -> int:
-    """Wait for the leader, end its tree in any case, and return the exit code."""
-    claim, grace = context.claim, context.config.grace
-    end = partial(end_tree, claim.run_id, context.state_dir, (child.identity,), grace=grace)
-    code: int | None = None
-    try:
-        try:
-            await context.started(child.identity)
-            await child.ended()
-        except BaseException as error:
-            # A leader that has ended by now did so by itself: the stop came a moment too late.
-            if not isinstance(error, asyncio.CancelledError) or seems_alive(child.identity):
-                await end()
-                raise
-        await shielded(end(), reraise=False)
-    finally:
-        # Last, so that nobody else could get the leader's pid before its tree was gone.
-        code = child.reap()
-    assert code is not None, "the leader has ended, for end_tree came back"
-    return code
-
-
-def _order(context: RunContext) -> _Order:
-    payload = context.claim.task.payload
+async def _order(context: RunContext) -> _Order:
+    payload, settings = context.claim.task.payload, context.config.shell
+    site = Site(context.layout, context.project, context.config)
     word, *arguments = _argv(payload)
+    program = _program(word, site)
+    env = inherited(settings.env_pass, os.environ) | _variables(payload.get("env"))
+    field, folder = _named_folder(payload)
+    if has_holes(folder):
+        folder = _filled(field, folder, await context.results())
     return _Order(
-        _program(word, context.config.shell.allow, context.project),
-        tuple(arguments),
-        _folder(payload, context.project),
-        _variables(payload.get("env")),
+        Program((program, *arguments), _folder(field, folder, site), env),
+        _ok_codes(payload.get("ok_codes")),
     )
+
+
+def _find_unfit(tasks: Sequence[TaskDef], site: Site) -> dict[str, str]:
+    """Return why tasks cannot be carried out, by id; what tasks share is looked for once."""
+    unfit: dict[str, str] = {}
+
+    @cache
+    def why_not(check: Callable[..., object], *words: str) -> str | None:
+        try:
+            check(*words, site)
+        except Refused as refusal:
+            return str(refusal)
+        return None
+
+    for task in tasks:
+        try:
+            word = _argv(task.payload)[0]
+            _variables(task.payload.get("env"))
+            _ok_codes(task.payload.get("ok_codes"))
+            field, folder = _named_folder(task.payload)
+        except Refused as refusal:
+            unfit[task.id] = str(refusal)
+            continue
+        # Another task may still make what is not there yet: a program, a folder.
+        why = why_not(_allow if task.deps else _program, word)
+        if why is None and not has_holes(folder):
+            why = why_not(_place, field, folder)
+        if why is not None:
+            unfit[task.id] = why
+    return unfit
 
 
 def _argv(payload: Mapping[str, Any]) -> list[str]:
     cmd, argv = payload.get("cmd"), payload.get("argv")
     if (cmd is None) == (argv is None):
-        raise _Refused("payload: give either cmd or argv")
+        raise Refused("payload: give either cmd or argv")
     if argv is not None:
         if not isinstance(argv, list | tuple) or not argv:
-            raise _Refused("payload.argv: must be a list of a program and its arguments")
+            raise Refused("payload.argv: must be a list of a program and its arguments")
         words = [_word(item, f"payload.argv[{index}]") for index, item in enumerate(argv)]
     elif isinstance(cmd, str):
         try:
             words = shlex.split(cmd)
         except ValueError as error:
-            raise _Refused(f"payload.cmd: {str(error).lower()} in {clean_text(cmd)!r}") from error
+            why = f"{str(error).lower()} in {show(clean_text(cmd))}"
+            raise Refused(f"payload.cmd: {why}") from error
     else:
-        raise _Refused("payload.cmd: must be a string")
+        raise Refused("payload.cmd: must be a string")
     if not words or not words[0]:
-        raise _Refused("payload: names no program")
+        raise Refused("payload: names no program")
     return words
 
 
-def _program(word: str, allow: tuple[str, ...], project: Path) -> str:
-    """Return the path of an allowed program; a word with a slash must be on the list as it is."""
-    shown = clean_text(word)
-    if word not in allow:
-        raise _Refused(
-            f"'{shown}' is not on the allow-list; add it under shell: allow: in agentmux.yaml, "
+def _allow(word: str, site: Site) -> None:
+    """Refuse a word that is not on the list; one with a slash must be there as it is."""
+    if word in site.config.shell.allow:
+        return
+    if _OPERATORS.intersection(word):
+        raise Refused(
+            f"'{clean_text(word)}' is no program: a task runs one, and no shell; mend the DAG and "
+            "seed it, then retry the task"
+        )
+    raise Refused(
+        f"'{clean_text(word)}' is not on the allow-list; add it under shell: allow: in "
+        "agentmux.yaml, then retry the task"
+    )
+
+
+def _program(word: str, site: Site) -> str:
+    """Return the path of an allowed program."""
+    _allow(word, site)
+    # Neither the working folder nor the payload's own PATH decides what a name stands for.
+    found = find_program(word, site.project, os.environ.get("PATH", ""))
+    if found is None:
+        raise Refused(
+            f"'{clean_text(word)}' was not found on this machine; install it or mend PATH, then "
+            "retry the task"
+        )
+    return found
+
+
+def _named_folder(payload: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the field that names where to run, and what it says; `.` if none does."""
+    given = [key for key in ("cwd", "repoPath") if payload.get(key) is not None]
+    if not given:
+        return "cwd", "."
+    if len(given) == 2:
+        raise Refused("payload: cwd and repoPath mean the same; give one of them")
+    (field,) = given
+    folder = payload[field]
+    if not isinstance(folder, str) or not folder or "\0" in folder:
+        raise Refused(f"payload.{field}: must be the path of a folder")
+    return field, folder
+
+
+def _filled(field: str, folder: str, results: Mapping[str, Mapping[str, Any] | None]) -> str:
+    try:
+        filled = fill_folder(folder, results)
+    except Unfilled as hole:
+        raise Refused(
+            f"payload.{field}: {clean_text(str(hole))}; mend the DAG and seed it, then retry the "
+            "task"
+        ) from hole
+    if "\0" in filled:
+        raise Refused(f"payload.{field}: {show(clean_text(filled))} is no path of a folder")
+    return filled.encode(errors="replace").decode()  # halves of characters that JSON can hold
+
+
+def _folder(field: str, folder: str, site: Site) -> Path:
+    """Return where to run: a folder that is there, inside the project or the worktrees."""
+    path = _place(field, folder, site)
+    # Not the method of Path: that fails at a name that is too long, or a folder that is closed.
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise Refused(
+            f"payload.{field}: {clean_text(str(path))} is not a folder; make it or mend the DAG, "
             "then retry the task"
         )
-    if "/" in word:
-        # Relative to the project, as the settings are; never to the payload's folder.
-        found = shutil.which(project / word)
-    else:
-        # Neither the working folder nor the payload's own PATH decides what a name stands for.
-        folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-        path = os.pathsep.join(folder for folder in folders if folder.startswith("/"))
-        found = shutil.which(word, path=path)
-    if found is None:
-        raise _Refused(
-            f"'{shown}' was not found on this machine; install it or mend PATH, then retry the task"
+    return path
+
+
+def _place(field: str, folder: str, site: Site) -> Path:
+    """Return the path of a folder, whatever links lead there, and refuse what lies elsewhere."""
+    if folder == ".":
+        return site.project
+    from engine.workspaces.records import place_of  # noqa: PLC0415 - most tasks start without
+
+    # This cannot fail at a link or a name, as the method of Path can.
+    path = Path(os.path.realpath(site.project / folder))
+    project = site.project.resolve()
+    worktrees = place_of(site.layout, project, site.config.worktrees).root
+    if not any(path.is_relative_to(root) for root in (project, worktrees)):
+        raise Refused(
+            f"payload.{field}: {clean_text(str(path))} lies outside the project ({project}) and "
+            f"the worktrees ({worktrees}); choose a folder inside"
         )
-    return str(found)
+    return path
 
 
-def _folder(payload: Mapping[str, Any], project: Path) -> Path:
-    given = {key: payload[key] for key in ("cwd", "repoPath") if payload.get(key) is not None}
-    if len(given) == 2:
-        raise _Refused("payload: cwd and repoPath mean the same; give one of them")
-    for key, value in given.items():
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise _Refused(f"payload.{key}: must be the path of a folder")
-        folder = project / value
-        if not folder.is_dir():
-            raise _Refused(f"payload.{key}: {clean_text(str(folder))} is not a folder")
-        return folder
-    return project
+def _ok_codes(codes: object) -> frozenset[int]:
+    if codes is None:
+        return frozenset({0})
+    if (
+        not isinstance(codes, list | tuple)
+        or not codes
+        or not all(type(code) is int and 0 <= code <= 255 for code in codes)
+    ):
+        raise Refused("payload.ok_codes: must be a list of exit codes, each from 0 to 255")
+    return frozenset(codes)
 
 
 def _variables(env: object) -> dict[str, str]:
     if env is None:
         return {}
     if not isinstance(env, Mapping):
-        raise _Refused("payload.env: must be a mapping of names to values")
+        raise Refused("payload.env: must be a mapping of names to values")
     variables = {}
     for name, value in env.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise _Refused(f"payload.env: {name!r} cannot be the name of a variable")
-        if name in TAG_NAMES or name in _BARRED or name.startswith(_LOADER):
-            raise _Refused(f"payload.env: {name} may not be set by a task")
+            raise Refused(f"payload.env: {show(name)} cannot be the name of a variable")
+        if why := why_not_set(name):
+            raise Refused(f"payload.env.{clean_text(name)}: {why}")
         variables[name] = _word(value, f"payload.env.{name}")
     return variables
 
@@ -223,71 +291,33 @@ def _variables(env: object) -> dict[str, str]:
 def _word(value: object, where: str) -> str:
     """Return a string, or a number as its digits, as a program can take it."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _Refused(f"{clean_text(where)}: must be a string, not {value!r}")
+        raise Refused(f"{clean_text(where)}: must be a string, not {show(value)}")
     if "\0" in (word := str(value)):
-        raise _Refused(f"{clean_text(where)}: contains a NUL character")
+        raise Refused(f"{clean_text(where)}: contains a NUL character")
     return word
 
 
-def _make_private(folder: Path) -> None:
-    """Make a folder and all that is missing above it, each 0700."""
-    missing = [folder]
-    while not missing[-1].parent.exists():
-        missing.append(missing[-1].parent)
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
-
-
-def _report(folder: Path, code: int, took: int) -> Outcome:
-    errors = _tail(folder / "stderr.log")
+def _report(folder: Path, order: _Order, end: _End, secrets: Mapping[str, str]) -> Outcome:
+    errors = tail(folder / "stderr.log", secrets)
     result: dict[str, Any] = {
-        "exitCode": code,
-        "durationMs": took,
-        "stdout": _tail(folder / "stdout.log"),
+        "exitCode": end.code,
+        "durationMs": end.took,
+        "stdout": tail(folder / "stdout.log", secrets),
         "stderr": errors,
     }
+    if end.left_out:
+        result["truncated"] = end.left_out
     try:
         write_private(folder / "result.json", json.dumps(result, ensure_ascii=False) + "\n")
     except OSError as error:  # the work is done: its result goes to the store in any case
         result["note"] = f"result.json could not be written: {error.strerror}"
-    if code == 0:
-        return Outcome(RunOutcome.DONE, result=result, exit_code=code)
+    if end.code in order.ok_codes:
+        return Outcome(RunOutcome.DONE, result=result, exit_code=end.code)
     last = next((line for line in reversed(errors.split("\n")) if line.strip()), "")
-    how = _ending(code)
+    how = ending(end.code)
     return Outcome(
         RunOutcome.FAILED,
         result=result,
         error=f"{how}: {last.strip()}" if last else how,
-        exit_code=code,
+        exit_code=end.code,
     )
-
-
-def _ending(code: int) -> str:
-    """Say how a program ended that did not succeed."""
-    if code > 0:
-        return f"exit code {code}"
-    try:
-        return f"ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"ended by signal {-code}"
-
-
-def _tail(path: Path) -> str:
-    """Return the last lines of a log as safe text: at most 20, from its last 4 KiB."""
-    try:
-        with open(path, "rb", opener=_unblocked) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            block = file.read(_TAIL_BYTES)
-    except OSError as error:  # the program has removed it, or put something else there
-        return f"({path.name} cannot be read: {error.strerror or error})"
-    lines = block.rstrip(b"\n").split(b"\n")
-    if size > _TAIL_BYTES and len(lines) > 1:
-        del lines[0]  # its beginning lies before the block
-    text = [clean_text(line.decode(errors="replace")) for line in lines[-_TAIL_LINES:]]
-    return "\n".join(text).rstrip()
-
-
-def _unblocked(path: str, flags: int) -> int:
-    """Open without following a link or waiting for a pipe's other end."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)

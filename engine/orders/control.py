@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.commands import (
+    NEEDS_YOU,
     AddWorkers,
     Cancel,
     Command,
@@ -27,11 +28,13 @@ from engine.dag import load_dag
 from engine.files import check_name
 from engine.model import ALL_AGENTS
 from engine.narrate import describe_changes
-from engine.orders.reset import add_workers
+from engine.orders.reset import FindUnfit, add_workers
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from engine.commands import OnStep
-    from engine.model import Dag
+    from engine.model import Budget, Dag
     from engine.orders.on_tasks import TaskOrders
     from engine.orders.on_workers import WorkerOrders
     from engine.orders.reset import Resetter
@@ -54,6 +57,8 @@ class Control:
         workers: WorkerOrders,
         resetter: Resetter,
         project: Path,
+        find_unfit: FindUnfit,
+        read_budget: Callable[[], Awaitable[Budget]],
     ) -> None:
         self._store = store
         self._queries = queries
@@ -61,6 +66,8 @@ class Control:
         self._workers = workers
         self._resetter = resetter
         self._project = project
+        self._find_unfit = find_unfit
+        self._read_budget = read_budget
 
     async def execute(
         self, command: Command, *, dry_run: bool, on_step: OnStep, hurry: asyncio.Event
@@ -87,7 +94,9 @@ class Control:
     async def _hold(self, command: Hold | Resume, *, dry_run: bool) -> Receipt:
         agent = command.agent
         if isinstance(command, Resume):
-            resumed = await self._store.resume(agent, dry_run=dry_run)
+            # The budget counts as the settings name it now: whoever raised it need not start anew.
+            budget = await self._read_budget()
+            resumed = await self._store.resume(agent, budget=budget, dry_run=dry_run)
             return Receipt(dry_run, {agent: "resumed" if resumed else "was not held"})
         if agent != ALL_AGENTS:
             check_name(agent, "agent")
@@ -96,8 +105,12 @@ class Control:
 
     async def _seed(self, command: Seed, *, dry_run: bool, on_step: OnStep) -> Receipt:
         dag = command.dag if command.dag is not None else await self._load(command.path)
+        unfit = await self._find_unfit(dag.tasks)
         report = await self._store.seed(
-            dag, dry_run=dry_run, progress=lambda through: on_step(Step("seeding", through))
+            dag,
+            dry_run=dry_run,
+            progress=lambda through: on_step(Step("seeding", through)),
+            unfit=unfit,
         )
         return _seeded(report, dry_run=dry_run)
 
@@ -115,6 +128,7 @@ def _seeded(report: SeedReport, *, dry_run: bool) -> Receipt:
         done[task_id] = f"updated: {'; '.join(describe_changes(fields))}"
     done |= dict.fromkeys(report.blocked, "blocked: no longer in the DAG")
     done |= dict.fromkeys(report.unblocked, "unblocked: back in the DAG")
+    done |= {task_id: f"{NEEDS_YOU}{why}" for task_id, why in report.unfit.items()}
     counts = {
         "created": len(report.created),
         "updated": len(report.updated),
@@ -122,6 +136,8 @@ def _seeded(report: SeedReport, *, dry_run: bool) -> Receipt:
         "blocked": len(report.blocked),
         "unblocked": len(report.unblocked),
     }
+    if report.unfit:
+        counts["need you"] = len(report.unfit)
     if report.retried:
         counts["ready again"] = len(report.retried)
     return Receipt(dry_run, done, (), counts)

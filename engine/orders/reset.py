@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,12 +18,13 @@ from msgspec import Struct
 
 from engine.commands import GIVEN_UP, Receipt, Reset, Step
 from engine.errors import AgentmuxError, LeaseConflict, StorageError
+from engine.model import TaskDef
 from engine.orders.on_tasks import ANSWER
 from engine.shield import shielded
 from engine.text import plural
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from engine.clock import Clock
     from engine.commands import EndedRun, OnStep
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from engine.store.rows import LiveWorker
     from engine.store.seeding import SeedReport
     from engine.store.store import Store
+
+FindUnfit = Callable[[Iterable[TaskDef]], Awaitable[Mapping[str, str]]]
+"""Returns why tasks cannot be done as things are, by id."""
 
 _NEXT = "then the log is rotated, the DAG is seeded and claims go on"
 _HEARD = 0.3
@@ -62,6 +67,7 @@ class Resetter:
         layout: Layout,
         clock: Clock,
         start: Callable[[str, str], Awaitable[str]],
+        find_unfit: FindUnfit,
     ) -> None:
         self._store = store
         self._feed = feed
@@ -71,6 +77,7 @@ class Resetter:
         self._layout = layout
         self._clock = clock
         self._start = start
+        self._find_unfit = find_unfit
 
     async def carry_out(
         self,
@@ -89,8 +96,9 @@ class Resetter:
 
         """
         alive = await self._workers.alive()
+        unfit = await self._find_unfit(dag.tasks)
         if dry_run:
-            report = await self._store.reset(dag, fresh=command.fresh, dry_run=True)
+            report = await self._store.reset(dag, fresh=command.fresh, dry_run=True, unfit=unfit)
             fate = {worker.id: _stopped(worker) for worker in alive}
             return report, fate, await self._workers.trees(alive)
         async with self._only_one():
@@ -111,13 +119,13 @@ class Resetter:
                 on_step(Step(GIVEN_UP, next=stands))
                 raise
             # Too late to give up: what follows takes no time worth cutting short.
-            report = await shielded(self._complete(command, dag, asked, mine, fate, on_step))
+            seed = partial(self._store.reset, dag, fresh=command.fresh, unfit=unfit)
+            report = await shielded(self._complete(seed, asked, mine, fate, on_step))
             return report, fate, ends
 
     async def _complete(
         self,
-        command: Reset,
-        dag: Dag,
+        seed: Callable[..., Awaitable[SeedReport]],
         asked: dict[str, _Asked],
         mine: list[tuple[str, str]],
         fate: dict[str, str],
@@ -127,11 +135,7 @@ class Resetter:
         try:
             # What dead hosts still hold goes back now, so that nothing old is left running.
             await self._reaper.look()
-            report = await self._store.reset(
-                dag,
-                fresh=command.fresh,
-                progress=lambda through: on_step(Step("seeding", through)),
-            )
+            report = await seed(progress=lambda through: on_step(Step("seeding", through)))
         except StorageError as error:
             raise StorageError(
                 f"the reset is half-done: claims are held and "

@@ -138,6 +138,19 @@ def whole(*, low: int, high: int) -> Check:
     return check
 
 
+def one_of(*words: str) -> Check:
+    """Demand one of the words."""
+
+    def check(value: object) -> str | None:
+        if value in words:
+            return None
+        said = f"must be {', '.join(words[:-1])} or {words[-1]}, not {show(value)}"
+        close = closest(value, words) if isinstance(value, str) else None
+        return said if close is None else f"{said}; did you mean {show(close)}?"
+
+    return check
+
+
 def line_of_text(*, longest: int) -> Check:
     """Demand one line of 1 to `longest` characters that cannot act on a terminal."""
 

@@ -18,6 +18,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, Code, LeaseConflict, StorageError
+from engine.files import open_regular
 from engine.model import ProcessId
 from engine.processes.census import RUN_ID, STATE_DIR, is_within, tree_of
 from engine.processes.proctable import look_at, spared_pids
@@ -37,6 +38,8 @@ TAG_NAMES = frozenset({RUN_ID, STATE_DIR, TASK_ID, WORKER_ID, ATTEMPT})
 """The variables that agentmux sets for every process of a run; RUN_ID and STATE_DIR are the tag."""
 
 _POLL = 0.02
+_LOOKS = 5
+"""Looks for members that began while others were being stopped; each is that of milliseconds."""
 _UNKILLABLE = 5.0
 """Seconds that SIGKILL gets; what is left then hangs in the kernel or is not ours to signal."""
 
@@ -89,12 +92,21 @@ def environment(base: Mapping[str, str], claim: Claim, state_dir: Path) -> dict[
 
 
 def spawn(
-    argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: Path, stderr: Path
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdout: Path | int,
+    stderr: Path | int,
+    stdin: Path | int | None = None,
 ) -> Child:
-    """Start a leader in a session of its own, its output appended to files (0600), no input.
+    """Start a leader in a session of its own, its output appended to files (0600).
 
-    There is no `await` between the fork and the return: a cancellation cannot lose the child.
-    The output is never a pipe, for waiting on one hangs as long as any heir keeps it open.
+    Its input is the file `stdin`, else nothing. There is no `await` between the fork and the
+    return: a cancellation cannot lose the child. The output is no pipe, for waiting on one hangs
+    as long as any heir keeps it open; nor is the input, for nobody would be there to fill it. Who
+    must speak with the program gives open files instead, and takes the end of the leader for
+    the end of what it says.
 
     Raises:
         OSError: the program or a file cannot be opened; nothing was started.
@@ -102,12 +114,12 @@ def spawn(
         StorageError: its identity cannot be read; it was killed.
 
     """
-    with _appending(stdout) as out, _appending(stderr) as err:
+    with _reading(stdin) as source, _appending(stdout) as out, _appending(stderr) as err:
         popen = subprocess.Popen(  # noqa: S603 - what may run is the executor's decision
             list(argv),
             cwd=cwd,
             env=dict(env),
-            stdin=subprocess.DEVNULL,
+            stdin=source,
             stdout=out,
             stderr=err,
             start_new_session=True,
@@ -236,6 +248,8 @@ def _strike(
 ) -> set[ProcessId]:
     """Look once, and signal: SIGKILL to all, or SIGTERM to whom it was not yet sent."""
     if kill:
+        with contextlib.suppress(StorageError):  # who forks too fast to be seen is killed below
+            known |= _stop(run_id, state_dir, known)
         kill_groups(known)
     members = tree_of(run_id, state_dir, known)
     for member in members if kill else members - told:
@@ -243,8 +257,39 @@ def _strike(
     return members
 
 
+def _stop(run_id: str, state_dir: Path, known: set[ProcessId]) -> set[ProcessId]:
+    """Stop all members, until a look finds no new one; return them.
+
+    What was begun since the last look may be found by its parent alone, so nobody may be killed
+    before all are known, and nobody may begin anything meanwhile.
+    """
+    stopped: set[ProcessId] = set()
+    for _ in range(_LOOKS):
+        new = tree_of(run_id, state_dir, known | stopped) - stopped
+        for member in new:
+            send(member, signal.SIGSTOP)
+        if not new:
+            break
+        stopped |= new
+    return stopped
+
+
 @contextlib.contextmanager
-def _appending(path: Path) -> Iterator[int]:
+def _reading(path: Path | int | None) -> Iterator[int]:
+    if path is None:
+        yield subprocess.DEVNULL
+    elif isinstance(path, int):
+        yield path
+    else:
+        with open_regular(path) as file:
+            yield file.fileno()
+
+
+@contextlib.contextmanager
+def _appending(path: Path | int) -> Iterator[int]:
+    if isinstance(path, int):
+        yield path
+        return
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         yield file

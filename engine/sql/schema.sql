@@ -67,7 +67,12 @@ CREATE TABLE runs (
   host_pid     INTEGER NOT NULL,              -- the process of the worker
   host_started TEXT NOT NULL,                 -- a pid alone is reused; with its start it is not
   pid          INTEGER,                       -- the process that leads the run's tree
-  pid_started  TEXT
+  pid_started  TEXT,
+  turns         INTEGER,                      -- of its agent, as far as that tells
+  input_tokens  INTEGER,                      -- all that were read
+  cached_tokens INTEGER,                      -- those of them that came from a cache
+  output_tokens INTEGER,
+  cost          REAL                          -- US dollars
 );
 CREATE INDEX runs_of_task ON runs(task_id, n);
 
@@ -127,7 +132,25 @@ SELECT seq,
   || '}'
 FROM events;
 
-CREATE TABLE holds (agent TEXT PRIMARY KEY NOT NULL, since TEXT NOT NULL);
+CREATE TABLE holds (
+  agent  TEXT PRIMARY KEY NOT NULL,           -- *: of all agents
+  since  TEXT NOT NULL,
+  cause  TEXT NOT NULL DEFAULT 'operator',    -- operator, login, limit, budget
+  reason TEXT NOT NULL DEFAULT '',            -- in words
+  until  TEXT                                 -- lifted by itself then; NULL: never
+);
+-- What the runs of each agent have taken since the last reset, purged ones included.
+CREATE TABLE spent (
+  agent         TEXT PRIMARY KEY NOT NULL,
+  runs          INTEGER NOT NULL DEFAULT 0,   -- that told their end, and were not put back
+  priced        INTEGER NOT NULL DEFAULT 0,   -- that told a cost, over or not
+  unpriced      INTEGER NOT NULL DEFAULT 0,   -- that told tokens, but no cost of them
+  free          INTEGER NOT NULL DEFAULT 0,   -- that told tokens, and that they cost nothing
+  input_tokens  INTEGER NOT NULL DEFAULT 0,
+  cached_tokens INTEGER NOT NULL DEFAULT 0,
+  output_tokens INTEGER NOT NULL DEFAULT 0,
+  cost          REAL NOT NULL DEFAULT 0       -- US dollars
+) WITHOUT ROWID;
 CREATE TABLE agents (
   name       TEXT PRIMARY KEY NOT NULL,
   run_limit  INTEGER,                         -- runs at once; NULL: no limit

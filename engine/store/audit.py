@@ -175,6 +175,12 @@ def _derived(db: sqlite3.Connection) -> list[Finding]:
                 f"{agent} has {plural(right, 'task')} {state}{' (waiting)' if waiting else ''}, "
                 f"the tallies table says {tally}"
             )
+    wrong = derived.misspent(db.execute(derived.SPENT), db.execute(derived.SPENT_NOW))
+    for agent, (told, spent) in sorted(wrong.items()):
+        found.add(
+            f"the runs of {agent} took {list(told)}, the spent table says {list(spent)} (runs,"
+            " priced, unpriced, free, tokens read, from a cache, written, US dollars)"
+        )
     return found.all()
 
 

@@ -9,19 +9,26 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.clock import to_iso
 from engine.machine import LONGEST_BACKOFF, Trigger, check
 from engine.model import ALL_AGENTS, Claim, EventType, ProcessId, State, TaskDef
 from engine.store.held import EXPIRE, read_held, tell
+from engine.store.roster import lift_due
+from engine.store.spending import BUDGET, COSTLY, budget_of, may_begin, note, note_late
 from engine.store.transaction import ClaimRule, Transaction, dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from engine.model import Spending
+
 CLAIMABLE = "state = 'READY' AND pending = 0 AND not_before IS NULL AND ending IS NULL"
 """Spelled as in the index claimable."""
+SET_BACK = "(not_before > ?2 AND updated_at > ?1)"
+"""A wait that was written before the clock was set back (?1: now, ?2: the longest backoff from
+now). What an agent's own limits ask for is longer than any backoff, but not from tomorrow."""
 RUNNING = (
     "SELECT (SELECT count(*) FROM tasks WHERE agent = ?1 AND state IN ('CLAIMED', 'RUNNING'))"
     " + (SELECT count(*) FROM endings WHERE agent = ?1)"
@@ -54,7 +61,7 @@ def claim(
     """Give the worker the next task of its agent, under a fresh run id, or None.
 
     The task is RUNNING at once unless its kind is in `preparing`; then it is CLAIMED until
-    `start`. `lease` is in seconds.
+    `start`. `lease` is in seconds. Where a budget could be passed, the agent is held instead.
     """
     rule = tx.rules.get(agent)
     if rule is None:
@@ -62,7 +69,7 @@ def claim(
     if rule.held or _is_full(tx, agent, rule):
         return None
     row = tx.db.execute(_NEXT, (agent, worker_id)).fetchone()
-    if row is None or (rule.stagger and not _take_turn(tx, agent, rule.stagger)):
+    if row is None:
         return None
     task_id, name, deps, priority, timeout, retries, payload, attempts = row
     task = TaskDef(
@@ -75,7 +82,12 @@ def claim(
         retries,
         json.loads(payload),
     )
-    state = State.CLAIMED if task.payload.get("kind") in preparing else State.RUNNING
+    kind = task.payload.get("kind")
+    if rule.budget is not None and not may_begin(tx, agent, rule.budget, costly=kind == COSTLY):
+        return None
+    if rule.stagger and not _take_turn(tx, agent, rule.stagger):
+        return None
+    state = State.CLAIMED if kind in preparing else State.RUNNING
     lease_until = tx.now + timedelta(seconds=lease)
     made = Claim(new_run_id(tx.now), task, worker_id, attempts + 1, state, tx.now, lease_until)
     started = tx.ts if state is State.RUNNING else None
@@ -124,11 +136,11 @@ def _is_full(tx: Transaction, agent: str, rule: ClaimRule) -> bool:
 
 def _read_rule(tx: Transaction, agent: str) -> ClaimRule:
     row = tx.db.execute(
-        "SELECT EXISTS(SELECT 1 FROM holds WHERE agent IN (?, ?)), run_limit, coalesce(stagger, 0)"
-        " FROM (SELECT 1) LEFT JOIN agents ON name = ?",
-        (ALL_AGENTS, agent, agent),
+        "SELECT EXISTS(SELECT 1 FROM holds WHERE agent IN (?, ?)), run_limit, coalesce(stagger, 0),"
+        " (SELECT value FROM meta WHERE key = ?) FROM (SELECT 1) LEFT JOIN agents ON name = ?",
+        (ALL_AGENTS, agent, BUDGET, agent),
     ).fetchone()
-    return ClaimRule(bool(row[0]), row[1], row[2])
+    return ClaimRule(bool(row[0]), row[1], row[2], budget_of(row[3], agent))
 
 
 def _take_turn(tx: Transaction, agent: str, stagger: float) -> bool:
@@ -160,12 +172,20 @@ def start(tx: Transaction, *, run_id: str, task_id: str) -> bool:
     return True
 
 
-def progress(tx: Transaction, *, run_id: str, task_id: str, note: str) -> bool:
-    """Tell how far a run is. False: the run no longer holds the task."""
+def progress(
+    tx: Transaction, *, run_id: str, task_id: str, words: str, spending: Spending | None = None
+) -> bool:
+    """Tell how far a run is, and what it took until now. False: it no longer holds the task;
+    what it took is noted all the same.
+    """  # noqa: D205
     task = read_held(tx, task_id)
     if task is None or task.run_id != run_id or task.state is not State.RUNNING:
+        note_late(tx, run_id, task_id, spending)
         return False
-    tell(tx, EventType.TASK_PROGRESS, task, task.state, {"note": note})
+    data: dict[str, Any] = {"note": words}
+    if spending is not None and (spent := note(tx, run_id, task_id, spending)):
+        data["spending"] = spent
+    tell(tx, EventType.TASK_PROGRESS, task, task.state, data)
     return True
 
 
@@ -207,10 +227,10 @@ def renew(tx: Transaction, *, run_ids: Iterable[str], lease: float) -> datetime:
 
 
 def end_backoff(tx: Transaction) -> None:
-    """Make the tasks claimable whose backoff is over."""
+    """Make the tasks claimable whose backoff is over, and lift the holds whose time is."""
+    lift_due(tx)
     rows = tx.db.execute(
-        # One that is further off than any backoff was written before the clock was set back.
-        "UPDATE tasks SET not_before = NULL WHERE not_before <= ? OR not_before > ?"
+        f"UPDATE tasks SET not_before = NULL WHERE not_before <= ?1 OR {SET_BACK}"
         " RETURNING agent, state, pending",
         (tx.ts, tx.later(LONGEST_BACKOFF)),
     ).fetchall()

@@ -1,14 +1,22 @@
 """What in the database follows from something else in it: queries that find where it does not.
 
 pending and broken follow from the states of the deps, edges from deps, tallies from the states,
-`ending` from the endings table, READY or BLOCKED from the reasons. The audit tells what is found
-here, mending writes what it must be; a sound store has nothing to find.
+`ending` from the endings table, READY or BLOCKED from the reasons, what was spent from the events.
+The audit tells what is found here, mending writes what it must be; a sound store has nothing of it.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from engine.machine import settle
 from engine.model import Reason, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_NOTHING = (0,) * 6
+"""Of an agent that has no row."""
 
 _READABLE = "CASE WHEN json_valid(t.deps) THEN json_type(t.deps) = 'array' ELSE 0 END"
 """Nothing follows from deps that cannot be read: such a task is left as it is."""
@@ -91,6 +99,73 @@ OPEN_RUNS = (
     " (SELECT 1 FROM tasks t WHERE t.id = r.task_id AND t.run_id = r.id)"
 )
 """(run, task) of runs that have not ended and do not hold their task."""
+
+SPENT = """
+WITH reset(seq) AS (SELECT coalesce(max(seq), 0) FROM events WHERE type = 'RESET'),
+told AS (
+  SELECT seq, run_id, agent, json_extract(data, '$.spending.cost') AS cost,
+    json_extract(data, '$.spending.inputTokens') AS input_tokens,
+    json_extract(data, '$.spending.cachedTokens') AS cached_tokens,
+    json_extract(data, '$.spending.outputTokens') AS output_tokens,
+    coalesce(json_extract(data, '$.spending.inputTokens'), 0)
+      + coalesce(json_extract(data, '$.spending.outputTokens'), 0) > 0 AS used,
+    type NOT IN ('TASK_PROGRESS', 'TASK_RELEASED', 'LATE_RESULT') AS ended
+  FROM events
+  WHERE run_id IS NOT NULL AND CASE WHEN instr(data, '"spending"') > 0 AND json_valid(data)
+    THEN json_type(data, '$.spending') = 'object' END
+),
+latest AS (
+  SELECT run_id, max(seq), sum(ended) AS ended, agent, input_tokens, cached_tokens,
+    output_tokens, cost, cost IS NULL AND used AS unpriced, cost = 0 AND used AS free
+  FROM told WHERE seq > (SELECT seq FROM reset) GROUP BY run_id
+),
+earlier AS (
+  SELECT run_id, max(seq), input_tokens, cached_tokens, output_tokens, cost,
+    cost IS NULL AND used AS unpriced, cost = 0 AND used AS free
+  FROM told WHERE seq <= (SELECT seq FROM reset) GROUP BY run_id
+)
+SELECT coalesce(claim.agent, latest.agent) AS whose, sum(latest.ended),
+  sum((coalesce(latest.cost, 0) > 0) - (coalesce(earlier.cost, 0) > 0)),
+  sum(coalesce(latest.unpriced, 0) - coalesce(earlier.unpriced, 0)),
+  sum(coalesce(latest.free, 0) - coalesce(earlier.free, 0)),
+  sum(coalesce(latest.input_tokens, 0) - coalesce(earlier.input_tokens, 0)),
+  sum(coalesce(latest.cached_tokens, 0) - coalesce(earlier.cached_tokens, 0)),
+  sum(coalesce(latest.output_tokens, 0) - coalesce(earlier.output_tokens, 0)),
+  round(sum(coalesce(latest.cost, 0.0) - coalesce(earlier.cost, 0.0)), 6)
+FROM latest LEFT JOIN earlier ON earlier.run_id = latest.run_id
+LEFT JOIN (SELECT run_id, agent FROM events WHERE type = 'TASK_CLAIMED') AS claim
+  ON claim.run_id = latest.run_id
+WHERE whose IS NOT NULL GROUP BY whose
+"""
+"""(agent, runs, priced, unpriced, free, tokens read, from a cache, written, cost), from the log.
+
+That is what each run told last, without what it had told before the last reset. It is that of the
+agent which had claimed it: its task may have been given to another one since.
+"""
+SPENT_NOW = (
+    "SELECT agent, runs, priced, unpriced, free, input_tokens, cached_tokens, output_tokens, cost"
+    " FROM spent"
+)
+"""The same as the table has it."""
+
+
+def misspent(
+    told: Iterable[tuple[Any, ...]], there: Iterable[tuple[Any, ...]]
+) -> Mapping[str, tuple[Any, Any]]:
+    """Return the agents of which SPENT and SPENT_NOW say different things: what each has."""
+    right = {row[0]: row[1:] for row in told}
+    now = {row[0]: row[1:] for row in there}
+    pairs = {
+        agent: (right.get(agent, _NOTHING), now.get(agent, _NOTHING)) for agent in (*right, *now)
+    }
+    return {agent: pair for agent, pair in pairs.items() if not _same(*pair)}
+
+
+def _same(right: tuple[Any, ...], now: tuple[Any, ...]) -> bool:
+    try:
+        return all(abs(a - b) < 1e-6 for a, b in zip(right, now, strict=True))
+    except TypeError:
+        return False  # no number: somebody has edited it
 
 
 def settled(

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso, to_iso
 from engine.machine import LOST_LIMIT, Trigger, backoff, check, settle
-from engine.model import EventType, Outcome, RunOutcome, State
-from engine.store.held import EXPIRE, read_held, tell
+from engine.model import EventType, HoldCause, Outcome, RunOutcome, Spending, State
+from engine.store.held import EXPIRE, read_held, tell, tell_late
+from engine.store.roster import hold
+from engine.store.spending import note, note_late
 from engine.store.transaction import dump
 
 if TYPE_CHECKING:
@@ -28,12 +30,6 @@ _LINGER = (
     " pid_started FROM runs WHERE id = ?"
 )
 
-# The run may be purged while it ends.
-_WHOSE = (
-    "SELECT agent, worker_id FROM runs WHERE id = ?1"
-    " UNION ALL SELECT agent, worker_id FROM endings WHERE run_id = ?1"
-)
-
 
 def finish(
     tx: Transaction,
@@ -44,7 +40,7 @@ def finish(
     jitter: float,
     tree_gone: bool = True,
 ) -> bool:
-    """End a run as its executor reports it: DONE, FAILED, TIMED_OUT or BLOCKED.
+    """End a run as its executor reports it: DONE, FAILED, TIMED_OUT, BLOCKED or RELEASED.
 
     False: the run no longer holds the task; LATE_RESULT was recorded and nothing else changed.
     `jitter` in 0..1 spreads the backoff of a retry.
@@ -57,7 +53,10 @@ def finish(
         return False
     if task.asked == EXPIRE and outcome.kind is not RunOutcome.DONE:
         # It failed because it was ended from outside: that is no attempt of the task's own.
-        return expire(tx, run_id=run_id, task_id=task_id) if tree_gone else True
+        if tree_gone:
+            return expire(tx, run_id=run_id, task_id=task_id, spending=outcome.spending)
+        note_late(tx, run_id=run_id, task_id=task_id, spending=outcome.spending)
+        return True
     if not tree_gone:
         linger(tx, task)
     if outcome.kind is RunOutcome.DONE:
@@ -74,6 +73,9 @@ def finish(
     elif outcome.kind is RunOutcome.BLOCKED:
         check(Trigger.BLOCK, task_id, task.state)
         _block(tx, task, outcome)
+    elif outcome.kind is RunOutcome.RELEASED:
+        check(Trigger.RELEASE, task_id, task.state)
+        _put_back(tx, task, outcome)
     else:
         check(Trigger.FAIL, task_id, task.state)
         _fail(tx, task, outcome, jitter)
@@ -158,29 +160,42 @@ def release(tx: Transaction, *, run_id: str, task_id: str, by: str) -> bool:
     if task is None or task.run_id != run_id:
         return False
     check(Trigger.RELEASE, task_id, task.state)
-    data = end_run(tx, task, Outcome(RunOutcome.RELEASED))
-    tx.db.execute(
-        f"UPDATE tasks SET state = 'READY', {NOBODY}, attempts = attempts - 1, lost = 0,"
-        " updated_at = ? WHERE id = ?",
-        (tx.ts, task_id),
-    )
-    data |= {"attempts": task.attempts - 1, "by": by}
-    tell(tx, EventType.TASK_RELEASED, task, State.READY, data)
-    _come_to_rest(tx, task, State.READY)
+    _put_back(tx, task, Outcome(RunOutcome.RELEASED), by)
     return True
 
 
-def expire(tx: Transaction, *, run_id: str, task_id: str) -> bool:
+def _put_back(tx: Transaction, task: Held, outcome: Outcome, by: str = "agent") -> None:
+    """Make a task READY again, from a moment on if there is one, as if it had not been run."""
+    not_before = None if outcome.not_before is None else to_iso(outcome.not_before)
+    data = end_run(tx, task, outcome)
+    tx.db.execute(
+        f"UPDATE tasks SET state = 'READY', {NOBODY}, attempts = attempts - 1, lost = 0,"
+        " error = coalesce(?, error), not_before = ?, updated_at = ? WHERE id = ?",
+        (outcome.error, not_before, tx.ts, task.id),
+    )
+    data |= {"attempts": task.attempts - 1, "by": by}
+    if not_before:
+        data["notBefore"] = not_before
+    tell(tx, EventType.TASK_RELEASED, task, State.READY, data)
+    if outcome.holds:
+        cause = HoldCause.LIMIT if not_before else HoldCause.LOGIN
+        hold(tx, agent=task.agent, cause=cause, reason=outcome.error or "", until=not_before)
+    _come_to_rest(tx, task, State.READY)
+
+
+def expire(tx: Transaction, *, run_id: str, task_id: str, spending: Spending | None = None) -> bool:
     """Take a task from a run that went silent; uses no retry. False: it holds it no longer.
 
     The run's tree must be gone before this is called. Three lost runs in a row → BLOCKED `human`.
+    `spending` is what it told of itself, if it did.
     """
     task = read_held(tx, task_id)
     if task is None or task.run_id != run_id:
         return False
     check(Trigger.EXPIRE, task_id, task.state)
     lost = task.lost + 1
-    data = end_run(tx, task, Outcome(RunOutcome.EXPIRED, error="the worker went silent"))
+    outcome = Outcome(RunOutcome.EXPIRED, error="the worker went silent", spending=spending)
+    data = end_run(tx, task, outcome)
     tx.db.execute(
         f"UPDATE tasks SET state = 'READY', {NOBODY}, attempts = attempts - 1, lost = ?,"
         " updated_at = ? WHERE id = ?",
@@ -217,23 +232,24 @@ def end_run(tx: Transaction, task: Held, outcome: Outcome) -> dict[str, Any]:
         told["error"] = outcome.error
     if outcome.result is not None:
         told["result"] = outcome.result
+    if outcome.spending is not None and task.run_id is not None:
+        # What was put back, or said nothing, tells nobody what such a run costs.
+        silent = outcome.spending == Spending() and outcome.kind is not RunOutcome.DONE
+        over = outcome.kind is not RunOutcome.RELEASED and not silent
+        spent = note(tx, task.run_id, task.id, outcome.spending, over=over)
+        if spent or over:
+            told["spending"] = spent
     return told
 
 
 def _late(tx: Transaction, run_id: str, task_id: str, outcome: Outcome) -> None:
-    row = tx.db.execute(_WHOSE, (run_id,)).fetchone()
-    agent, worker_id = row or (None, None)
     data: dict[str, Any] = {"outcome": outcome.kind}
     if outcome.error is not None:
         data["error"] = outcome.error
     if outcome.result is not None:
         # Refused, but not lost: somebody may want to look at what it was.
         data["result"] = outcome.result
-    tx.event(
-        EventType.LATE_RESULT,
-        agent=agent,
-        worker_id=worker_id,
-        task_id=task_id,
-        run_id=run_id,
-        data=data,
-    )
+    if outcome.spending is not None:
+        spent = note(tx, run_id, task_id, outcome.spending)
+        data |= {"spending": spent} if spent else {}
+    tell_late(tx, run_id, task_id, data)

@@ -6,8 +6,18 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso
-from engine.model import Reason, State, WorkerStatus
+from engine.model import HoldCause, Reason, RunOutcome, State, WorkerStatus
+from engine.narrate import describe_hold
 from engine.store.claims import RUNNING
+from engine.store.spending import (
+    AT_WORK,
+    BUDGET,
+    COSTLY,
+    SPENT,
+    accounts,
+    budget_of,
+    must_wait,
+)
 from engine.text import age, plural
 
 if TYPE_CHECKING:
@@ -92,18 +102,14 @@ async def _ready(
         more = f" and {task.pending - len(unmet)} more" if task.pending > len(unmet) else ""
         said.append(f"It waits for {names}{more}.")
     if task.not_before is not None:
-        wait = age((task.not_before - now).total_seconds())
-        said.append(
-            f"Attempt {task.attempts} of {task.retries + 1} failed"
-            f"{f' ({task.error})' if task.error else ''}; the next one starts in {wait}."
-        )
+        said.append(await _waits(task, task.not_before, rows, now))
     if task.ending is not None:
         said.append(f"The processes of its former run {task.ending} are being ended first.")
-    held = await rows("SELECT agent FROM holds WHERE agent IN ('*', ?)", (task.agent,))
-    if held:
-        everything = any(agent == "*" for (agent,) in held)
-        which = "all claims are" if everything else f"claims of {task.agent} are"
-        said.append(f"It cannot be claimed: {which} held; `agentmux resume` lifts it.")
+    held = await rows(
+        "SELECT agent, cause, reason, until FROM holds WHERE agent IN ('*', ?)", (task.agent,)
+    )
+    said.extend(_held(now, *row) for row in held)
+    said.extend(await _unknown(task, rows))
     said.extend(await _crowded(task, rows, now))
     able = [worker for worker in workers if worker.status is not WorkerStatus.STOPPING]
     if not able:
@@ -120,6 +126,40 @@ async def _ready(
         busy = sum(worker.task_id is not None for worker in able)
         said.append(f"It can be claimed now; busy workers of {task.agent}: {busy} of {len(able)}.")
     return tuple(said)
+
+
+async def _waits(task: TaskRow, until: datetime, rows: Rows, now: datetime) -> str:
+    wait = age((until - now).total_seconds())
+    why = f" ({task.error})" if task.error else ""
+    last = await rows(
+        "SELECT outcome FROM runs WHERE task_id = ? ORDER BY n DESC LIMIT 1", (task.id,)
+    )
+    if last and last[0][0] == RunOutcome.RELEASED:
+        lifted = f"in {wait}, or after `agentmux resume {task.agent}`"
+        return f"Its last run was put back{why}; the next one starts {lifted}."
+    tries = f"Attempt {task.attempts} of {task.retries + 1}"
+    return f"{tries} failed{why}; the next one starts in {wait}."
+
+
+def _held(now: datetime, held: str, cause: str, reason: str, until: str | None) -> str:
+    wait = (from_iso(until) - now).total_seconds() if until else None
+    return f"It cannot be claimed: {describe_hold(held, HoldCause(cause), reason, wait)}."
+
+
+async def _unknown(task: TaskRow, rows: Rows) -> list[str]:
+    """Say so if a first run must show what one costs."""
+    if task.kind != COSTLY:
+        return []
+    (budget,), *_ = await rows("SELECT (SELECT value FROM meta WHERE key = ?)", (BUDGET,))
+    kept = budget_of(budget, task.agent)
+    if kept is None:
+        return []
+    found = accounts(await rows(SPENT, ()), await rows(AT_WORK, ()))
+    first = must_wait(found, kept, task.agent)
+    if first is None:
+        return []
+    costs = f"what a run of {first} costs before the first one is over"
+    return [f"It has a budget to keep, and nobody knows {costs}: that works alone."]
 
 
 async def _crowded(task: TaskRow, rows: Rows, now: datetime) -> list[str]:

@@ -59,7 +59,7 @@ _NEAREST = (
 
 _LEFT = (
     "SELECT t.id, t.agent, t.deps, t.position, t.rowid, (SELECT coalesce(started_at, claimed_at)"
-    f" FROM runs WHERE id = t.run_id) FROM tasks t WHERE {ON_SCREEN} = ?"
+    f" FROM runs WHERE id = t.run_id), t.not_before FROM tasks t WHERE {ON_SCREEN} = ?"
     " AND (t.position, t.rowid) > (?, ?) ORDER BY t.position, t.rowid LIMIT ?"
 )
 _ACTIVE = 0
@@ -160,7 +160,8 @@ class CriticalPaths:
             after = (-(2**62), 0)
             while page := await self._rows(_LEFT, (stage, *after, _WINDOW)):
                 pages.append(page)
-                moving = stage == _ACTIVE
+                # Times that come nearer: when what runs is over, when what waits for one begins.
+                moving = moving or stage == _ACTIVE or any(row[6] for row in page)
                 after = page[-1][3:5]
         took = {row[0]: (row[1], row[2]) for row in await self._rows(_TOOK, (_LATEST_RUNS,))}
         return await asyncio.to_thread(_reckon, pages, took, self._clock.now()), moving
@@ -181,7 +182,7 @@ def _reckon(
     seconds = array("d")
     while pages:
         # The last page first: a task that went on while we read counts as what it is now.
-        for task_id, agent, deps, _, _, started in pages.pop():
+        for task_id, agent, deps, _, _, started, not_before in pages.pop():
             if task_id in numbers:
                 continue
             numbers[task_id] = len(needed)
@@ -189,6 +190,8 @@ def _reckon(
             mean = means.get(agent, usual)
             if started is not None and runs:
                 mean = max(0.0, mean - max(0.0, (now - from_iso(started)).total_seconds()))
+            elif not_before is not None:
+                mean += max(0.0, (from_iso(not_before) - now).total_seconds())
             seconds.append(mean)
     deps_of, dependents = array("l"), array("l")
     while needed:

@@ -23,6 +23,13 @@ _HELD = (
 )
 
 
+# The run may be purged while it ends.
+_WHOSE = (
+    "SELECT agent, worker_id FROM runs WHERE id = ?1"
+    " UNION ALL SELECT agent, worker_id FROM endings WHERE run_id = ?1"
+)
+
+
 class Held(Standing):
     """A task and the run that holds it since then; None while nobody does.
 
@@ -66,5 +73,18 @@ def tell(
         task_id=task.id,
         run_id=task.run_id,
         state=state,
+        data=data,
+    )
+
+
+def tell_late(tx: Transaction, run_id: str, task_id: str, data: Mapping[str, Any]) -> None:
+    """Tell what a run said that no longer holds its task: it changes nothing of that."""
+    agent, worker_id = tx.db.execute(_WHOSE, (run_id,)).fetchone() or (None, None)
+    tx.event(
+        EventType.LATE_RESULT,
+        agent=agent,
+        worker_id=worker_id,
+        task_id=task_id,
+        run_id=run_id,
         data=data,
     )

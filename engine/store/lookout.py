@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping  # noqa: TC003 - a struct's field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from engine.clock import from_iso, to_iso
 from engine.machine import ENDING_SECONDS, LONGEST_BACKOFF
-from engine.model import ProcessId
-from engine.store.claims import CLAIMABLE, RUNNING
+from engine.model import Needed, ProcessId, State, TaskDef
+from engine.store.claims import CLAIMABLE, RUNNING, SET_BACK
 from engine.store.rows import HOLDS, ActiveRun, EndingRun, LiveWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from engine.clock import Clock
     from engine.store.reader import Reader
+
+_STRETCH = 2000
+"""Tasks that are looked through in one statement: a few milliseconds."""
+_GIVEN_BACK = "('released', 'expired', 'blocked')"
+_GOES_ON = (
+    f"r.outcome IN {_GIVEN_BACK} AND NOT EXISTS (SELECT 1 FROM runs later"
+    f" WHERE later.task_id = r.task_id AND later.n > r.n AND later.outcome NOT IN {_GIVEN_BACK})"
+)
+"""Of a run `r` that is over: neither it nor one after it has used its attempt up. Whoever is DONE
+or FAILED, cancelled, killed or timed out has: a retry by hand begins anew."""
+
+
+class IssueTask(Struct, frozen=True):
+    """A task that came from an issue. `told`: the issue has heard of `result`, its last run's."""
+
+    id: str
+    state: State
+    number: int
+    result: Mapping[str, Any] | None
+    told: bool
+    run_id: str | None
 
 
 class Lookout:
@@ -41,32 +67,32 @@ class Lookout:
         return max(0, int(rows[0][0]))
 
     async def next_due(self) -> datetime | None:
-        """Return when the next backoff or stagger ends, None if there is none to wait for."""
+        """Return when the next backoff, hold or stagger ends, None if there is none to wait for."""
+        now = self._clock.now()
         rows = await self._rows(
             "SELECT min(moment) FROM (SELECT min(not_before) AS moment FROM tasks"
             " WHERE not_before IS NOT NULL UNION ALL"
+            " SELECT min(iif(since > ?1, ?1, until)) FROM holds WHERE until IS NOT NULL UNION ALL"
+            f" SELECT ?1 WHERE EXISTS (SELECT 1 FROM tasks WHERE {SET_BACK}) UNION ALL"
             " SELECT strftime('%Y-%m-%dT%H:%M:%fZ', last_start, '+' || stagger || ' seconds')"
             " AS over"
             " FROM agents a WHERE stagger > 0 AND over > ?1 AND last_start <= ?1 AND EXISTS"
             f"  (SELECT 1 FROM tasks INDEXED BY claimable WHERE agent = a.name AND {CLAIMABLE}))",
-            (to_iso(self._clock.now()),),
+            (to_iso(now), to_iso(now + timedelta(seconds=LONGEST_BACKOFF))),
         )
-        if not rows[0][0]:
-            return None
-        # Further off than any backoff, and the clock was set back since: it is due now.
-        due, now = from_iso(rows[0][0]), self._clock.now()
-        return due if due <= now + timedelta(seconds=LONGEST_BACKOFF) else now
+        return from_iso(rows[0][0]) if rows[0][0] else None
 
     async def unfinished(self, agent: str | None = None) -> int:
         """Count the tasks that are claimable, active, in backoff, or wait for such: READY and
-        active ones. What is held cannot become more than it is and does not count; nor does
-        what waits, when all that could move is held. A former run that is being ended is waited
-        for, unless nothing seems to end it.
+        active ones. What is held cannot become more than it is and does not count, unless the hold
+        lifts by itself; nor does what waits, when all that could move is held. A former run that is
+        being ended is waited for, unless nothing seems to end it.
         """  # noqa: D205
         rows = await self._rows(
             "WITH free AS (SELECT * FROM tallies WHERE n > 0 AND (state IN ('CLAIMED', 'RUNNING')"
             "  OR (state = 'READY' AND NOT EXISTS"
-            "   (SELECT 1 FROM holds h WHERE h.agent IN ('*', tallies.agent)))))"
+            "   (SELECT 1 FROM holds h WHERE h.agent IN ('*', tallies.agent)"
+            "    AND h.until IS NULL))))"
             " SELECT coalesce(sum(n), 0) FROM free WHERE (?1 IS NULL OR agent = ?1) AND"
             " (EXISTS (SELECT 1 FROM free WHERE state <> 'READY' OR NOT waiting) OR EXISTS"
             "  (SELECT 1 FROM tasks WHERE not_before IS NOT NULL AND state = 'READY'"
@@ -76,6 +102,40 @@ class Lookout:
             (agent, to_iso(self._clock.now() - timedelta(seconds=ENDING_SECONDS))),
         )
         return int(rows[0][0])
+
+    async def results(self, task: TaskDef) -> Mapping[str, Mapping[str, Any] | None]:
+        """Return the result of each dep of a task, as its last run that is DONE has it."""
+        rows = await self._rows(
+            "SELECT value, (SELECT result FROM runs WHERE task_id = value AND outcome = 'done'"
+            " ORDER BY n DESC LIMIT 1) FROM json_each(?)",
+            (json.dumps(task.deps),),
+        )
+        return {dep: json.loads(result) if result else None for dep, result in rows}
+
+    async def ready_of(self, agent: str, kinds: Iterable[str]) -> list[TaskDef]:
+        """Return the tasks of an agent that are READY, waiting ones included, of some kinds.
+
+        A stretch of the file at a time: no index helps, and nobody shall wait for all of it.
+        """
+        wanted = json.dumps(list(kinds))
+        ((first, last),) = await self._rows(
+            "SELECT (SELECT min(position) FROM tasks), (SELECT max(position) FROM tasks)"
+        )
+        if first is None or wanted == "[]":
+            return []
+        found: list[TaskDef] = []
+        for begin in range(first, last + 1, _STRETCH):
+            rows = await self._rows(
+                "SELECT id, name, deps, payload FROM tasks INDEXED BY in_file"
+                " WHERE position BETWEEN ? AND ? AND agent = ? AND state = 'READY'"
+                " AND json_extract(payload, '$.kind') IN (SELECT value FROM json_each(?))",
+                (begin, begin + _STRETCH - 1, agent, wanted),
+            )
+            found += (
+                TaskDef(id_, name, agent, tuple(json.loads(deps)), payload=json.loads(payload))
+                for id_, name, deps, payload in rows
+            )
+        return found
 
     async def agents(self) -> list[str]:
         """Return the agents of all tasks, in alphabetical order."""
@@ -96,6 +156,51 @@ class Lookout:
     async def some_endings(self) -> bool:
         """Say whether any run has lost its task and may still live."""
         return bool(await self._rows("SELECT 1 FROM endings LIMIT 1"))
+
+    async def needed(self, runs: Iterable[str]) -> Needed:
+        """Return all runs that are at work, and those of `runs` that a later one goes on from."""
+        rows = await self._rows(
+            "SELECT run_id, 1 FROM tasks WHERE state IN ('CLAIMED', 'RUNNING')"
+            " UNION SELECT run_id, 1 FROM endings"
+            " UNION SELECT r.id, 0 FROM json_each(?) JOIN runs r ON r.id = value"
+            " JOIN tasks t ON t.id = r.task_id"
+            f" WHERE t.state NOT IN ('DONE', 'FAILED', 'CANCELLED') AND {_GOES_ON}",
+            (json.dumps(list(runs)),),
+        )
+        at_work = frozenset(row[0] for row in rows if row[1])
+        return Needed(at_work, frozenset(row[0] for row in rows) - at_work)
+
+    async def before(self, task_id: str) -> frozenset[str]:
+        """Return the runs that the next run of a task, or the one at work, goes on from."""
+        rows = await self._rows(
+            f"SELECT r.id FROM runs r WHERE r.task_id = ? AND {_GOES_ON}", (task_id,)
+        )
+        return frozenset(row[0] for row in rows)
+
+    async def issue_tasks(self, repo: str) -> list[IssueTask]:
+        """Return the tasks that came from issues of a repository; their ids begin with `issue:`."""
+        rows = await self._rows(
+            "SELECT t.id, t.state, json_extract(t.payload, '$.issue.number'), r.result,"
+            " EXISTS (SELECT 1 FROM meta WHERE key = 'told:' || t.id AND value = r.id), r.id"
+            " FROM tasks t LEFT JOIN runs r"
+            " ON r.n = (SELECT max(n) FROM runs WHERE task_id = t.id)"
+            " WHERE t.id GLOB 'issue:*' AND json_extract(t.payload, '$.issue.repo') = ?",
+            (repo,),
+        )
+        return [
+            IssueTask(
+                row[0], State(row[1]), row[2], json.loads(row[3] or "null"), bool(row[4]), row[5]
+            )
+            for row in rows
+        ]
+
+    async def taken(self, ids: Iterable[str]) -> frozenset[str]:
+        """Return which of these ids tasks have."""
+        rows = await self._rows(
+            "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(ids)),),
+        )
+        return frozenset(row[0] for row in rows)
 
     async def endings(self) -> list[EndingRun]:
         """Return every run that lost its task and whose tree may still live."""

@@ -69,7 +69,7 @@ def mend(tx: Transaction) -> list[str]:
     tx.flush_runs()
     done: list[str] = []
     # In this order: the books first, then what is counted by them, then what follows from that.
-    for step in (_runs, _claims, _purges, _endings, _edges, _counts, _tallies):
+    for step in (_runs, _claims, _purges, _endings, _edges, _counts, _tallies, _spent):
         done += cut(step(tx))
     return done
 
@@ -228,3 +228,12 @@ def _tallies(tx: Transaction) -> list[str]:
     tx.db.execute("DELETE FROM tallies")
     tx.db.executemany("INSERT INTO tallies VALUES (?, ?, ?, ?)", sorted(counted))
     return ["the tasks were tallied anew"]
+
+
+def _spent(tx: Transaction) -> list[str]:
+    told = tx.db.execute(derived.SPENT).fetchall()
+    if not derived.misspent(told, tx.db.execute(derived.SPENT_NOW)):
+        return []
+    tx.db.execute("DELETE FROM spent")
+    tx.db.executemany("INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", told)
+    return ["what the runs took was summed up anew"]

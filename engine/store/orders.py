@@ -18,6 +18,7 @@ from engine.model import ACTIVE, FINISHED, EventType, Outcome, RunOutcome, State
 from engine.store.endings import NOBODY, end_run, linger
 from engine.store.held import RELEASE, Held, need_held, tell
 from engine.store.roster import set_status
+from engine.store.seeding import TOLD
 from engine.store.transaction import dump
 
 if TYPE_CHECKING:
@@ -251,6 +252,7 @@ def _purge(tx: Transaction, task_id: str) -> Ordered:
     tx.flush_runs()
     deps = tx.db.execute("DELETE FROM tasks WHERE id = ? RETURNING deps", (task_id,)).fetchone()[0]
     tx.db.execute("DELETE FROM runs WHERE task_id = ?", (task_id,))
+    tx.db.execute("DELETE FROM meta WHERE key = ?", (f"{TOLD}{task_id}",))
     for dep in json.loads(deps) if deps != "[]" else ():
         tx.db.execute("DELETE FROM edges WHERE dep = ? AND task = ?", (dep, task_id))
         # Nobody asks any more what became of a dep that is gone, too.

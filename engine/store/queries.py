@@ -10,9 +10,9 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from engine.clock import Clock, to_iso
+from engine.clock import Clock, from_iso, to_iso
 from engine.errors import TaskNotFound
-from engine.model import Event, ProcessId, RunOutcome, State
+from engine.model import ALL_AGENTS, Event, HoldCause, ProcessId, RunOutcome, Spending, State
 from engine.store.explain import explain
 from engine.store.graph import CriticalPaths, read_graph
 from engine.store.rows import (
@@ -27,8 +27,10 @@ from engine.store.windows import Windows
 from engine.views import (
     CriticalPath,
     GraphNode,
+    HoldRow,
     Neighbour,
     Progress,
+    SpentRow,
     TaskDetail,
     TaskRow,
     WorkerRow,
@@ -40,6 +42,11 @@ if TYPE_CHECKING:
     from engine.store.reader import Reader
 
 _RECENT_MINUTES = 15
+_HELD = (
+    "SELECT agent, (SELECT coalesce(sum(n), 0) FROM tallies WHERE state = 'READY' AND NOT waiting"
+    f" AND (h.agent = '{ALL_AGENTS}' OR tallies.agent = h.agent)) FROM holds h ORDER BY agent"
+)
+"""Who is held (`*`: all), and how many tasks wait for nothing else."""
 
 
 class Queries(Windows):
@@ -69,19 +76,44 @@ class Queries(Windows):
             await self._rows("SELECT minute, done FROM pace WHERE minute >= ?", minutes[:1])
         )
         human = "SELECT count(*) FROM tasks WHERE state = 'BLOCKED' AND instr(reasons, 'human') > 0"
-        dag = await self._rows("SELECT value FROM meta WHERE key = 'dag'")
+        more = (
+            "SELECT (SELECT value FROM meta WHERE key = 'dag'), sum(input_tokens),"
+            " sum(cached_tokens), sum(output_tokens), sum(cost) FROM spent"
+        )
+        dag, *spent = (await self._rows(more))[0]
+        held = {row[0]: row[1] for row in await self._rows(_HELD)}
         return Progress(
             total=sum(by_state.values()),
             by_state={state: n for state, n in by_state.items() if n},
             ready=by_state.get(State.READY, 0) - waiting,
             waiting=waiting,
             needs_human=(await self._rows(human))[0][0],
-            held=tuple(
-                row[0] for row in await self._rows("SELECT agent FROM holds ORDER BY agent")
-            ),
+            held=tuple(held),
+            held_back=held.get(ALL_AGENTS, sum(held.values())),
             recent=tuple(pace.get(minute, 0) for minute in minutes),
-            dag=dag[0][0] if dag else "",
+            dag=dag or "",
+            spending=Spending(None, *(told or None for told in spent)),
         )
+
+    async def holds(self) -> list[HoldRow]:
+        """Return the claims that are held, in alphabetical order of the agents."""
+        rows = await self._rows(
+            "SELECT agent, since, cause, reason, until FROM holds ORDER BY agent"
+        )
+        return [
+            HoldRow(
+                agent, from_iso(since), HoldCause(cause), reason, from_iso(until) if until else None
+            )
+            for agent, since, cause, reason, until in rows
+        ]
+
+    async def spent(self) -> list[SpentRow]:
+        """Return what each agent took since the last reset, in alphabetical order."""
+        rows = await self._rows(
+            "SELECT agent, priced, input_tokens, cached_tokens, output_tokens, cost"
+            " FROM spent ORDER BY agent"
+        )
+        return [SpentRow(row[0], row[1], Spending(None, *row[2:])) for row in rows]
 
     async def agent_counts(self) -> Mapping[str, Mapping[State, int]]:
         """Return the number of tasks by agent and state; agents in alphabetical order."""
@@ -162,7 +194,16 @@ class Queries(Windows):
             runs=tuple(tried),
             events=tuple(read_event(row) for row in reversed(happened)),
             explanation=await self.explain(task_id),
+            spending=await self._spent_on(task_id),
         )
+
+    async def _spent_on(self, task_id: str) -> Spending:
+        rows = await self._rows(
+            "SELECT sum(turns), sum(input_tokens), sum(cached_tokens), sum(output_tokens),"
+            " sum(cost) FROM runs WHERE task_id = ?",
+            (task_id,),
+        )
+        return Spending(*rows[0])
 
     async def explain(self, task_id: str) -> tuple[str, ...]:
         """Say in sentences why a task is not running. Raises TaskNotFound."""

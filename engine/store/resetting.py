@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.model import ALL_AGENTS, EventType
-from engine.store import orders, roster
-from engine.store.seeding import SeedReport, seed
+from engine.store import orders, roster, spending
+from engine.store.seeding import SeedReport, block, seed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from engine.model import Dag, ProcessId, TaskDef
@@ -45,6 +45,7 @@ def complete(
     definition: Callable[[TaskDef], dict[str, Any]],
     is_alive: Callable[[ProcessId], bool],
     progress: Callable[[int], None],
+    unfit: Mapping[str, str] | None = None,
 ) -> SeedReport:
     """Write RESET, seed, retry all that is in the DAG if `fresh`, resume: all of it or nothing.
 
@@ -55,11 +56,14 @@ def complete(
 
     """
     tx.event(EventType.RESET, data={"dag": dag.source, "fresh": fresh})
+    spending.forget_all(tx)
     report = seed(tx, dag, definition=definition, is_alive=is_alive, progress=progress)
     if fresh:
         # What cannot be retried (it waits already, or left the DAG) is as a reset wants it.
         retried = orders.retry(tx, task_ids=[task.id for task in dag.tasks])
         report.retried += [task_id for task_id in retried.done if task_id not in retried.mended]
+    # After the retries, which would lift it again.
+    report.unfit = block(tx, unfit or {})
     _lift(tx)
     return report
 

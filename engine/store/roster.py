@@ -6,7 +6,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from engine.errors import LeaseConflict, ValidationError
-from engine.model import ALL_AGENTS, EventType, ProcessId, WorkerStatus
+from engine.model import ALL_AGENTS, EventType, HoldCause, ProcessId, State, WorkerStatus
 from engine.store.transaction import Transaction, dump
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ RESET_MARK = "reset"
 """The key in `meta` of a reset that has begun; see store.resetting."""
 
 _LIVE = "('live', 'stopping')"
+# One that waits for its next attempt has failed in its last.
+_LIFT_WAITS = (
+    "UPDATE tasks SET not_before = NULL WHERE not_before IS NOT NULL AND state = 'READY'"
+    " AND ?1 IN (agent, ?2) AND (SELECT outcome FROM runs WHERE task_id = tasks.id"
+    " ORDER BY n DESC LIMIT 1) = 'released' RETURNING id, agent, pending"
+)
 
 
 def register(
@@ -120,25 +126,72 @@ def set_status(tx: Transaction, *, worker_id: str, host: ProcessId, status: Work
     return True
 
 
-def hold(tx: Transaction, *, agent: str) -> bool:
-    """Let nobody claim for `agent` (`*`: for none). False: that was so already."""
+def hold(
+    tx: Transaction,
+    *,
+    agent: str,
+    cause: HoldCause = HoldCause.OPERATOR,
+    reason: str = "",
+    until: str | None = None,
+) -> bool:
+    """Let nobody claim for `agent` (`*`: for none). False: that was so already.
+
+    `reason` says in words why, if it was no operator's wish; `until` when it lifts by itself. One
+    that lifts by itself gives way to one that does not, and whatever it is to an operator's: that
+    nothing but an operator lifts.
+    """
     tx.rules.clear()
-    added = tx.db.execute("INSERT OR IGNORE INTO holds VALUES (?, ?)", (agent, tx.ts)).rowcount
+    added = tx.db.execute(
+        "INSERT INTO holds VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT(agent) DO UPDATE SET"
+        " since = ?2, cause = ?3, reason = ?4, until = ?5 WHERE until < ?5 OR"
+        " (until IS NOT NULL AND ?5 IS NULL) OR (?3 = 'operator' AND cause <> ?3)",
+        (agent, tx.ts, cause, reason, until),
+    ).rowcount
     if added:
-        tx.event(EventType.HELD, agent=agent)
+        why = {} if cause is HoldCause.OPERATOR else {"cause": cause, "reason": reason}
+        tx.event(EventType.HELD, agent=agent, data=why | ({"until": until} if until else {}))
     return bool(added)
 
 
-def resume(tx: Transaction, *, agent: str) -> bool:
-    """Lift a hold; resuming all lifts every agent's too. False: there was none.
+def resume(tx: Transaction, *, agent: str, but: Collection[str] = ()) -> bool:
+    """Lift a hold; resuming all lifts every agent's too. False: there was none, nor a wait.
 
-    Resuming all is also the end of a reset that was begun and never completed.
+    What the agent's own limits have put back until a moment need not wait for it any longer. A
+    backoff stays. Resuming all is also the end of a reset that was begun and never completed.
+    `but`: the agents whose hold stays then.
     """
     if agent != ALL_AGENTS:
-        return lift(tx, agent=agent)
+        return any([lift(tx, agent=agent), _lift_waits(tx, agent)])
     tx.db.execute("DELETE FROM meta WHERE key = ?", (RESET_MARK,))
     names = [row[0] for row in tx.db.execute("SELECT agent FROM holds")]
-    return bool([lift(tx, agent=name) for name in names])
+    lifted = [lift(tx, agent=name) for name in names if name not in but]
+    return any([*lifted, _lift_waits(tx, ALL_AGENTS)])
+
+
+def _lift_waits(tx: Transaction, agent: str) -> bool:
+    """End the waits of tasks whose last run was put back until a moment. False: there are none."""
+    tx.flush_runs()
+    rows = tx.db.execute(_LIFT_WAITS, (agent, ALL_AGENTS)).fetchall()
+    for task_id, whose, pending in rows:
+        tx.event(
+            EventType.TASK_READY,
+            agent=whose,
+            task_id=task_id,
+            state=State.READY,
+            data={"notBefore": tx.ts},
+        )
+        if not pending:
+            tx.now_claimable(whose)
+    return bool(rows)
+
+
+def lift_due(tx: Transaction) -> None:
+    """Lift the holds whose time is over, and those from before the clock was set back."""
+    rows = tx.db.execute(
+        "SELECT agent FROM holds WHERE until <= ?1 OR (until IS NOT NULL AND since > ?1)", (tx.ts,)
+    ).fetchall()
+    for (agent,) in rows:
+        lift(tx, agent=agent)
 
 
 def lift(tx: Transaction, *, agent: str) -> bool:

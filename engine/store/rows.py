@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Self
 from msgspec import Struct
 
 from engine.clock import from_iso
-from engine.model import LIVE_WORKERS, Event, EventType, ProcessId, RunOutcome, State, WorkerStatus
+from engine.model import (
+    LIVE_WORKERS,
+    Event,
+    EventType,
+    ProcessId,
+    RunOutcome,
+    Spending,
+    State,
+    WorkerStatus,
+)
 from engine.store.transaction import read_reasons
 from engine.views import RunRow, TaskRow, WorkerRow
 
@@ -27,19 +36,28 @@ class Shape(Struct, frozen=True):
 TASK = Shape(
     "t.id, t.name, t.agent, t.state, t.deps, t.reasons, t.error, t.attempts, t.retries, t.priority,"
     " t.pending, t.claimed_by, t.run_id, t.lease_until, t.timeout_at, t.not_before, r.worker_id,"
-    " r.started_at, r.ended_at, t.created_at, t.updated_at, t.ending",
+    " r.started_at, r.ended_at, t.created_at, t.updated_at, t.ending,"
+    " json_extract(t.payload, '$.kind')",
     "LEFT JOIN runs r ON r.n = (SELECT max(n) FROM runs WHERE task_id = t.id)",
 )
 RUN = Shape(
     "r.id, r.task_id, r.agent, r.worker_id, r.attempt, r.outcome, r.claimed_at, r.started_at,"
-    " r.ended_at, r.exit_code, r.error, r.result"
+    " r.ended_at, r.exit_code, r.error, r.result, r.turns, r.input_tokens, r.cached_tokens,"
+    " r.output_tokens, r.cost,"
+    " (SELECT json_extract(its.payload, '$.kind') FROM tasks its WHERE its.id = r.task_id)"
 )
 HOLDS = (
     "LEFT JOIN tasks t INDEXED BY held ON t.state IN ('CLAIMED', 'RUNNING') AND t.claimed_by = w.id"
 )
 """What a worker `w` holds. Left to itself, SQLite reads every task to make an index of its own."""
+_DOING = (
+    "coalesce((SELECT iif(e.type = 'TASK_PROGRESS' AND json_valid(e.data),"
+    " CAST(json_extract(e.data, '$.note') AS TEXT), NULL)"
+    " FROM events e WHERE e.task_id = t.id ORDER BY e.seq DESC LIMIT 1), w.note)"
+)
+"""What the run that a worker holds told last, unless something else happened to its task since."""
 WORKER = Shape(
-    "w.id, w.agent, w.pid, w.pid_started, w.status, w.started_at, w.beat_at, w.note, t.id,"
+    f"w.id, w.agent, w.pid, w.pid_started, w.status, w.started_at, w.beat_at, {_DOING}, t.id,"
     " t.run_id, r.started_at, t.lease_until, w.own_process",
     f"{HOLDS} LEFT JOIN runs r ON r.id = t.run_id",
 )
@@ -159,6 +177,7 @@ def read_task(row: tuple[Any, ...]) -> TaskRow:
         created_at=from_iso(row[19]),
         updated_at=from_iso(row[20]),
         ending=row[21],
+        kind=row[22] or "",
     )
 
 
@@ -177,6 +196,8 @@ def read_run(row: tuple[Any, ...]) -> RunRow:
         exit_code=row[9],
         error=row[10],
         result=json.loads(row[11]) if row[11] else None,
+        spending=Spending(*row[12:17]),
+        kind=row[17] or "",
     )
 
 

@@ -13,7 +13,7 @@ from engine.store.roster import live_workers
 from engine.store.transaction import Standing, Transaction, dump, read_reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from engine.model import ProcessId
 
@@ -34,13 +34,17 @@ _RECOUNT = (
     " FROM json_each(tasks.deps) e LEFT JOIN tasks d ON d.id = e.value"
     " LEFT JOIN purged p ON p.id = e.value) WHERE id = ?"
 )
+_AGENT_OF_RUN = "SELECT agent FROM runs WHERE id = ? AND task_id = ?"
 _STANDING = "SELECT id, agent, state, reasons, broken, removed, pending FROM tasks WHERE id = ?"
+TOLD = "told:"
+"""What the keys in `meta` begin with that say of which run of a task its issue has heard."""
 
 
 class SeedReport(Struct):
     """What seeding did, or would do: ids by what happened to them, in file order.
 
-    `changed` has the fields that differ, for each updated task: field → (before, after).
+    `changed` has the fields that differ, for each updated task: field → (before, after). `unfit`
+    are those that need a person before they can be done, and why.
     """
 
     created: list[str] = field(default_factory=list)
@@ -49,6 +53,7 @@ class SeedReport(Struct):
     blocked: list[str] = field(default_factory=list)
     unblocked: list[str] = field(default_factory=list)
     retried: list[str] = field(default_factory=list)
+    unfit: dict[str, str] = field(default_factory=dict)
     changed: dict[str, dict[str, tuple[Any, Any]]] = field(default_factory=dict)
 
 
@@ -59,11 +64,13 @@ def seed(
     definition: Callable[[TaskDef], dict[str, Any]],
     is_alive: Callable[[ProcessId], bool],
     progress: Callable[[int], None] = lambda _done: None,
+    unfit: Mapping[str, str] | None = None,
 ) -> SeedReport:
     """Upsert `dag`: new → READY, changed → redefined, gone → BLOCKED `removed`, back → unblocked.
 
     `definition` gives the JSON form that events carry. `progress` is told how many tasks are
-    through, now and then, on the writer's thread.
+    through, now and then, on the writer's thread. `unfit` says why tasks cannot be done as things
+    are: those that could be claimed become BLOCKED `human` instead.
 
     Raises:
         ValidationError: an agent has the id of a worker that lives.
@@ -89,12 +96,14 @@ def seed(
             continue
         _compare(tx, task, before, position, report, definition)
     if fresh:
-        _create(tx, dag, fresh, definition)
+        places = {task.id: position for position, task in enumerate(dag.tasks)}
+        _create(tx, places, fresh, definition)
     _mark_removed(tx, dag, known, report)
     revived = _revive(tx, fresh)
     affected = [*report.updated, *report.unblocked, *_on_old_deps(dag, fresh), *revived]
     _recount(tx, list(dict.fromkeys(affected)))
     _set_agents(tx, dag)
+    report.unfit = block(tx, unfit or {})
     tx.db.execute(
         "INSERT INTO meta VALUES ('dag', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         (dag.source,),
@@ -118,6 +127,25 @@ def seed(
     return report
 
 
+def block(tx: Transaction, unfit: Mapping[str, str]) -> dict[str, str]:
+    """Make tasks BLOCKED `human` that cannot be done as things are; return those, and why.
+
+    Those that are held, finished or known to need somebody stay as they are. One that waits for
+    another of these is BLOCKED by then, and told all the same: or one would hear of it only after
+    the other is mended.
+    """
+    blocked = {}
+    for task_id, error in unfit.items():
+        if tx.db.execute(_STANDING, (task_id,)).fetchone() is None:
+            continue
+        task = _standing(tx, task_id)
+        if task.state not in {State.READY, State.BLOCKED} or task.human:
+            continue
+        tx.rest(task, human=True, error=error)
+        blocked[task_id] = error
+    return blocked
+
+
 def _refuse_worker_ids(tx: Transaction, dag: Dag, is_alive: Callable[[ProcessId], bool]) -> None:
     """heartbeats/ holds a file for each worker and one for each agent: their names may not meet."""
     clash = {task.agent for task in dag.tasks} & live_workers(tx, is_alive).keys()
@@ -130,12 +158,10 @@ def _refuse_worker_ids(tx: Transaction, dag: Dag, is_alive: Callable[[ProcessId]
 
 def _create(
     tx: Transaction,
-    dag: Dag,
+    places: Mapping[str, int],
     fresh: list[TaskDef],
     definition: Callable[[TaskDef], dict[str, Any]],
 ) -> None:
-    places = {task.id: position for position, task in enumerate(dag.tasks)}
-
     def rows() -> Iterable[tuple[Any, ...]]:
         for task in fresh:
             yield (
@@ -233,13 +259,48 @@ def _mark_removed(
 ) -> None:
     here = {task.id for task in dag.tasks}
     for task_id, before in known.items():
-        if task_id in here or before[-1]:
+        if task_id in here or before[-1] or _is_issue(before[6]):
             continue
         tx.db.execute("UPDATE tasks SET removed = 1 WHERE id = ?", (task_id,))
         task = _standing(tx, task_id)
         if task.state in (State.READY, State.BLOCKED):
             tx.rest(task)
             report.blocked.append(task_id)
+
+
+def _is_issue(payload: str) -> bool:
+    """Say whether a task came from an issue: no DAG file has it, and none can take it back."""
+    return '"issue":' in payload and isinstance(json.loads(payload).get("issue"), dict)
+
+
+def add(
+    tx: Transaction,
+    tasks: Sequence[TaskDef],
+    *,
+    definition: Callable[[TaskDef], dict[str, Any]],
+    unfit: Mapping[str, str],
+) -> None:
+    """Add tasks that stand in no DAG file, after all others; see Store.add."""
+    here = "SELECT 1 FROM tasks WHERE id = ?"
+    fresh = [task for task in tasks if tx.db.execute(here, (task.id,)).fetchone() is None]
+    first = int(tx.db.execute("SELECT coalesce(max(position), -1) FROM tasks").fetchone()[0]) + 1
+    _create(tx, {task.id: first + n for n, task in enumerate(fresh)}, fresh, definition)
+    _recount(tx, _revive(tx, fresh))
+    block(tx, unfit)
+
+
+def note_told(tx: Transaction, task_id: str, run_id: str) -> None:
+    """Note that whoever asked for a task has heard of a run of it; see Store.note_told."""
+    tx.flush_runs()
+    run = tx.db.execute(_AGENT_OF_RUN, (run_id, task_id)).fetchone()
+    if run is None:
+        return  # purged meanwhile
+    (agent,) = run
+    tx.db.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        (f"{TOLD}{task_id}", run_id),
+    )
+    tx.event(EventType.ISSUE_TOLD, agent=agent, task_id=task_id, run_id=run_id)
 
 
 def _recount(tx: Transaction, task_ids: Sequence[str]) -> None:

@@ -155,6 +155,7 @@ RUNS: Final = Sortable(
         "outcome": Key("r.outcome", nullable=True),
         "started": Key("r.started_at", nullable=True),
         "took": Key(RUN_TOOK, nullable=True),
+        "cost": Key("r.cost", nullable=True),
     },
 )
 """Over `runs r`; a run that goes on has no outcome yet and took nothing yet."""

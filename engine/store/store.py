@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.dag import to_definition
 from engine.errors import LeaseLost
-from engine.store import claims, endings, resetting, roster, seeding
+from engine.store import claims, endings, feeds, resetting, roster, seeding, spending
 from engine.store.writer import Committed, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from engine.clock import Clock
     from engine.commands import OnStep
     from engine.files import Layout
-    from engine.model import Claim, Dag, Outcome, ProcessId, WorkerStatus
+    from engine.model import Budget, Claim, Dag, Outcome, ProcessId, Spending, TaskDef, WorkerStatus
     from engine.store.orders import Orders
     from engine.store.seeding import SeedReport
     from engine.store.transaction import Transaction
@@ -72,9 +72,17 @@ class Store:
         await self._writer.close()
 
     async def seed(
-        self, dag: Dag, *, dry_run: bool = False, progress: Callable[[int], None] | None = None
+        self,
+        dag: Dag,
+        *,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+        unfit: Mapping[str, str] | None = None,
     ) -> SeedReport:
-        """Upsert a DAG. `progress` is told the tasks that are through, on another thread."""
+        """Upsert a DAG. `progress` is told the tasks that are through, on another thread.
+
+        `unfit` says which of them cannot be done as things are, and why.
+        """
         told = progress or (lambda _done: None)
         change = partial(
             seeding.seed,
@@ -82,6 +90,7 @@ class Store:
             definition=to_definition,
             is_alive=self._is_alive,
             progress=told,
+            unfit=unfit,
         )
         return await self._writer.write(change, dry_run=dry_run)
 
@@ -100,6 +109,7 @@ class Store:
         fresh: bool,
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
+        unfit: Mapping[str, str] | None = None,
     ) -> SeedReport:
         """Complete a reset: RESET, seed, retries if `fresh`, resume, in one transaction."""
         change = partial(
@@ -109,8 +119,26 @@ class Store:
             definition=to_definition,
             is_alive=self._is_alive,
             progress=progress or (lambda _done: None),
+            unfit=unfit,
         )
         return await self._writer.write(change, dry_run=dry_run)
+
+    async def block(self, unfit: Mapping[str, str]) -> dict[str, str]:
+        """Make READY tasks BLOCKED `human` that cannot be done as things are; return those."""
+        return await self._writer.write(partial(seeding.block, unfit=unfit))
+
+    async def add(self, tasks: Sequence[TaskDef], unfit: Mapping[str, str]) -> None:
+        """Add tasks that stand in no DAG file; those that are there already are left alone."""
+        change = partial(seeding.add, tasks=tasks, definition=to_definition, unfit=unfit)
+        await self._writer.write(change)
+
+    async def note_told(self, task_id: str, run_id: str) -> None:
+        """Note that whoever asked for a task has heard of this run's result, and of no later."""
+        await self._writer.write(partial(seeding.note_told, task_id=task_id, run_id=run_id))
+
+    async def note_feed(self, name: str, error: str | None) -> None:
+        """Note that a feed of tasks fails, and why, or (None) that it works."""
+        await self._writer.write(partial(feeds.note_feed, name=name, error=error))
 
     async def claim(
         self,
@@ -140,9 +168,18 @@ class Store:
         if not await self._writer.write(change):
             raise LeaseLost(claim.run_id)
 
-    async def progress(self, claim: Claim, note: str) -> None:
-        """Tell how far a run is. Raises LeaseLost."""
-        change = partial(claims.progress, run_id=claim.run_id, task_id=claim.task.id, note=note)
+    async def progress(self, claim: Claim, words: str, spending: Spending | None = None) -> None:
+        """Tell how far a run is, and what it took until now, in all. Raises LeaseLost.
+
+        What a run took that lost its task is noted all the same: it is spent.
+        """
+        change = partial(
+            claims.progress,
+            run_id=claim.run_id,
+            task_id=claim.task.id,
+            words=words,
+            spending=spending,
+        )
         if not await self._writer.write(change):
             raise LeaseLost(claim.run_id)
 
@@ -304,10 +341,20 @@ class Store:
             partial(roster.set_status, worker_id=worker_id, host=host, status=status)
         )
 
+    async def set_budget(self, budget: Budget) -> None:
+        """Let a budget count from now on, for every process; lift what a smaller one had held."""
+        await self._writer.write(partial(spending.set_budget, budget=budget))
+
     async def hold(self, agent: str, *, dry_run: bool = False) -> bool:
         """Hold claims; False: they were held already."""
         return await self._writer.write(partial(roster.hold, agent=agent), dry_run=dry_run)
 
-    async def resume(self, agent: str, *, dry_run: bool = False) -> bool:
-        """Resume claims; False: they were not held."""
-        return await self._writer.write(partial(roster.resume, agent=agent), dry_run=dry_run)
+    async def resume(
+        self, agent: str, *, budget: Budget | None = None, dry_run: bool = False
+    ) -> bool:
+        """Resume claims; False: they were not held. `budget` is set first, if one is given.
+
+        Raises CommandNotAllowed where that budget would hold them again at once.
+        """
+        change = partial(spending.resume, agent=agent, budget=budget)
+        return await self._writer.write(change, dry_run=dry_run)

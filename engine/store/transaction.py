@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from engine.model import Budget
+
 ADD_EVENT = (
     "INSERT INTO events(ts, type, agent, worker_id, task_id, run_id, state, data)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -74,11 +76,14 @@ class Standing(Struct):
 
 
 class ClaimRule(Struct, frozen=True):
-    """Whether an agent's claims are held, how many runs it may have, seconds between starts."""
+    """Whether an agent's claims are held, how many runs it may have, seconds between starts, and
+    the budget, if one concerns it.
+    """  # noqa: D205
 
     held: bool
     limit: int | None
     stagger: float
+    budget: Budget | None = None
 
 
 class Transaction:
@@ -91,7 +96,8 @@ class Transaction:
     workers. `taken` are the runs that lost their task to an order or a time limit: whoever hosts
     them ends them. `blocked` and `unblocked` count the tasks that others carried with them.
     `bulk` counts rows that were written without an event, for whoever takes checkpoints.
-    `rules` remembers what was read of holds and limits; whoever changes those clears it.
+    `rules` remembers what was read of holds, limits and the budget; whoever changes those clears
+    it.
     """
 
     def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:

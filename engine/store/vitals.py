@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from engine.clock import from_iso
 from engine.errors import StorageError
-from engine.model import LIVE_WORKERS, ProcessId, State, WorkerStatus
+from engine.model import LIVE_WORKERS, HoldCause, ProcessId, State, WorkerStatus
 from engine.store.database import (
     BUSY_MS,
     SCHEMA_VERSION,
@@ -23,7 +23,9 @@ from engine.store.database import (
     schema_version,
     storage_error,
 )
+from engine.store.feeds import FeedTrouble, failing_feeds
 from engine.store.roster import RESET_MARK
+from engine.store.spending import unpriced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,8 +88,9 @@ class LeavingRun(Struct, frozen=True):
 class Vitals(Struct, frozen=True):
     """The store at one moment. `tallies` counts tasks by agent, state and whether they wait.
 
-    `limits` are those of agents that have one; `held` names agents (`*`: all); `resetting`: a
-    reset was begun and never completed.
+    `limits` are those of agents that have one; `held` names agents (`*`: all), `causes` says why,
+    and for what reason in words; `resetting`: a reset was begun and never completed; `unpriced`:
+    agents whose runs a budget cannot count, and how many; `feeds` are those that fail.
     """
 
     tallies: Mapping[tuple[str, State, bool], int] = field(default_factory=dict)
@@ -95,8 +98,11 @@ class Vitals(Struct, frozen=True):
     leaving: tuple[LeavingRun, ...] = ()
     workers: tuple[KnownWorker, ...] = ()
     held: tuple[str, ...] = ()
+    causes: Mapping[str, tuple[HoldCause, str]] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     resetting: bool = False
+    unpriced: Mapping[str, int] = field(default_factory=dict)
+    feeds: tuple[FeedTrouble, ...] = ()
 
     @property
     def run_ids(self) -> frozenset[str]:
@@ -140,6 +146,7 @@ def read_vitals(database: Path) -> Vitals:
 def _read(db: sqlite3.Connection) -> Vitals:
     tallies = db.execute("SELECT agent, state, waiting, n FROM tallies WHERE n <> 0")
     mark = db.execute("SELECT 1 FROM meta WHERE key = ?", (RESET_MARK,)).fetchone()
+    holds = db.execute("SELECT agent, cause, reason FROM holds ORDER BY agent").fetchall()
     return Vitals(
         {(agent, State(state), bool(waiting)): n for agent, state, waiting, n in tallies},
         holding_runs(db),
@@ -148,9 +155,12 @@ def _read(db: sqlite3.Connection) -> Vitals:
             for run, task, worker, since, pid, started in db.execute(_ENDING)
         ),
         known_workers(db),
-        tuple(row[0] for row in db.execute("SELECT agent FROM holds ORDER BY agent")),
+        tuple(row[0] for row in holds),
+        {agent: (HoldCause(cause), reason) for agent, cause, reason in holds},
         dict(db.execute("SELECT name, run_limit FROM agents WHERE run_limit IS NOT NULL")),
         mark is not None,
+        unpriced(db),
+        failing_feeds(db),
     )
 
 

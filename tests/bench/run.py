@@ -26,9 +26,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import agents
 import screen
 import sides
 import steering
+import talk
+import worktrees
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,6 +137,9 @@ def _steering_rows(scale: int) -> list[Row]:
     def rebuild(fresh: Callable[[], Path]) -> tuple[float, str]:
         return steering.rebuild(fresh(), tasks * 10), "s"
 
+    def worktree(fresh: Callable[[], Path]) -> tuple[float, str]:
+        return worktrees.ensure(fresh(), 1000 // min(scale, 5), 9)
+
     n = f"{tasks:,}"
     return [
         Row("cancel reaches its process, same process", "<= 0.3", cancel(outside=False)),
@@ -142,6 +148,7 @@ def _steering_rows(scale: int) -> list[Row]:
         Row(f"purge of {n} tasks", "<= 2", purge),
         Row(f"start after SIGKILL, {tasks * 10:,} tasks, {tasks * 100:,} events", "<= 2", start),
         Row(f"rebuild of {tasks * 10:,} tasks from the log", "<= 60", rebuild),
+        Row("ensure_worktree / git worktree add, 1,000 files", "<= 1.5", worktree),
     ]
 
 
@@ -169,6 +176,16 @@ def _screen_rows(scale: int) -> list[Row]:
             f"dashboard: memory, {many * 10:,} tasks, {events:,} events, over bare",
             "<= 30",
             over(many * 10, screen.memory),
+        ),
+        Row(
+            f"transcript of {200 // scale} MB: open, its end on the screen",
+            "<= 0.5",
+            lambda fresh: talk.opened(fresh(), 200_000_000 // scale),
+        ),
+        Row(
+            "dashboard: CPU with 20 agents that write 200 lines/s each",
+            "<= 20",
+            lambda fresh: agents.followed(fresh(), 20, 200, float(seconds)),
         ),
         Row("dashboard: throughput of 8 workers / headless", ">= 0.7", throughput),
     ]

@@ -82,6 +82,16 @@ class Terminal:
         return sum(_cpu_of(one.pid) for one in self._tree())
 
     @property
+    def own_cpu(self) -> float:
+        """CPU seconds that the program itself used so far, without the processes below it."""
+        return _cpu_of(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        """The program's process."""
+        return self._process.pid
+
+    @property
     def memory(self) -> float:
         """MiB that are free again when it ends: its own pages, not those that others share."""
         return sum(one.memory_full_info().uss for one in self._tree()) / 2**20

@@ -83,6 +83,13 @@ def test_that_no_retry_is_left_is_told_only_where_there_was_one(
     assert ("no retry is left" in _words(task)) is told
 
 
+@pytest.mark.parametrize("failed", [True, False])
+@pytest.mark.parametrize("error", ["log in, then retry the task", "exit code 3", None])
+def test_that_a_retry_helps_is_told_once(error: str | None, *, failed: bool) -> None:
+    task = NeedyTask("a", failed, error, 1, 0, False, START)
+    assert _words(task).count("retry") == 1
+
+
 async def test_what_was_settled_is_told_no_more_and_a_retry_that_fails_again_is(
     project: Project,
 ) -> None:
@@ -165,7 +172,7 @@ async def made_up(
 ORPHAN = Alert(Level.ERROR, Kind.ORPHAN, "run-1", "processes of it live: 4711")
 STRANGE = Alert(Level.ERROR, Kind.INCONSISTENCY, "tallies", "they are wrong")
 RESET = Alert(Level.WARNING, Kind.RESET, None, "a reset has begun")
-NOTE = Alert(Level.NOTE, Kind.SQLITE, None, "an old SQLite")
+NOTE = Alert(Level.NOTE, Kind.ORPHAN, None, "no /proc")
 
 
 async def test_alerts_without_a_time_are_as_old_as_our_first_sight_of_them(
@@ -211,6 +218,18 @@ async def test_a_reset_is_told_only_once_it_must_have_been_given_up(
         await clock.advance(2)
         (row,) = await attention.rows()
     assert (row.need, row.subject, row.since) == (Need.ALERT, "reset", START)
+
+
+@pytest.mark.parametrize("kind", [Kind.LOGIN, Kind.BUDGET])
+async def test_claims_that_stay_held_are_told_with_the_agent_whose_they_are(
+    project: Project, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    held = Alert(Level.WARNING, kind, "claude", "claims are held")
+    async with made_up(project, monkeypatch, held, STRANGE) as (attention, _, _):
+        rows = await attention.rows()
+    assert {row.subject: (row.held, row.agent) for row in rows} == {
+        "claude": ("claude", None), "tallies": (None, None),
+    }  # fmt: skip
 
 
 async def test_that_no_worker_serves_an_agent_is_told_only_once_it_is_so_for_a_while(

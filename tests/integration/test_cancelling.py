@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.clock import ManualClock
 from support.gate import Gate
+from support.pasts import COSTLY, LOGGED_OUT
 from support.patience import PATIENCE
 from support.stores import (
     HOST,
@@ -27,8 +28,8 @@ from support.stores import (
 
 from engine.errors import LeaseLost, StorageError
 from engine.files import Layout
-from engine.model import Outcome, RunOutcome, WorkerStatus
-from engine.store import database, orders
+from engine.model import Budget, HoldCause, Outcome, RunOutcome, WorkerStatus
+from engine.store import database, orders, roster
 from engine.store.store import Store
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ async def _seeded(it: Opened) -> None:
     await it.store.seed(a_dag(a_task("a", retries=1), a_task("b", "a"), a_task("c")))
 
 
-async def _done(it: Opened) -> None:
+async def _done(it: Opened) -> Any:
     claim = await _claimed(it)
     await it.store.finish(claim, DONE)
+    return claim
 
 
 async def _claimed(it: Opened, preparing: frozenset[str] = frozenset()) -> Any:
@@ -109,6 +111,12 @@ async def _late(it: Opened, claim: Any) -> None:
         await it.store.finish(claim, DONE)
 
 
+async def _spent(it: Opened) -> None:
+    """Hold claims as a budget does that is larger by now."""
+    hold = partial(roster.hold, agent="codex", cause=HoldCause.BUDGET, reason="too dear")
+    await it.store._writer.write(hold)
+
+
 CHANGES: dict[
     str,
     tuple[Callable[[Opened], Awaitable[Any]], Callable[[Opened, Any], Coroutine[Any, Any, Any]]],
@@ -165,6 +173,13 @@ CHANGES: dict[
         _worker,
         lambda it, _: it.store.set_status("codex-1", HOST, WorkerStatus.STOPPED),
     ),
+    "spending": (_claimed, lambda it, claim: it.store.finish(claim, COSTLY)),
+    "put back": (_claimed, lambda it, claim: it.store.finish(claim, LOGGED_OUT)),
+    "block": (_seeded, lambda it, _: it.store.block({"a": "no login", "nobody": "x"})),
+    "add": (_seeded, lambda it, _: it.store.add([a_task("issue"), a_task("a")], {"issue": "no"})),
+    "note feed": (_nothing, lambda it, _claim: it.store.note_feed("acme/site", "no gh")),
+    "note told": (_done, lambda it, claim: it.store.note_told("a", claim.run_id)),
+    "set budget": (_spent, lambda it, _: it.store.set_budget(Budget())),
     "hold": (_nothing, lambda it, _: it.store.hold("codex")),
     "resume": (_held, lambda it, _: it.store.resume("codex")),
 }
@@ -255,7 +270,7 @@ def _shape(it: Opened) -> list[Any]:
             ("endings", "task_id, worker_id"),
             ("purged", "*"),
             ("holds", "agent"),
-            ("meta", "*"),
+            ("meta", "key, iif(key LIKE 'told:%', 'a run', value)"),
         )
     ]
     return [tasks, runs, others, kinds(events_of(it.layout))]

@@ -124,7 +124,7 @@ def test_ctrl_c_releases_the_tasks_of_a_run_even_when_pressed_twice(project: Pro
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         code, out, err = outcome(process)
-    assert (code, err) == (130, "")
+    assert (code, err) == (130, "stopping; waits for 1 run to end: long\n")
     assert "(interrupted)" in out
     released = [event for event in project.json("events") if event["type"] == "TASK_RELEASED"]
     assert [event["taskId"] for event in released] == ["long"]

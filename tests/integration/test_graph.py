@@ -12,6 +12,7 @@ from support.clock import ManualClock
 from support.patience import PATIENCE
 from support.stores import Opened, a_dag, a_task, opened
 
+from engine.clock import from_iso
 from engine.model import Outcome, Reason, RunOutcome, State
 from engine.store import graph as graph_module
 from engine.store import orders
@@ -162,6 +163,33 @@ async def test_what_has_already_run_is_taken_off_but_never_below_zero(tmp_path: 
             seen.append(await queries.critical_path())
     assert [path.ids for path in seen] == [("a", "b")] * 3
     assert [path.seconds for path in seen] == [pytest.approx(s, abs=0.001) for s in (20, 16, 10)]
+
+
+async def test_a_wait_for_a_moment_is_part_of_the_path(tmp_path: Path) -> None:
+    async with stored(tmp_path, a_task("p"), a_task("a", retries=1), a_task("b")) as (it, queries):
+        await work(it, 10)
+        await work(it, 10, BROKEN)
+        wait = (from_iso(it.row("a")["not_before"]) - it.clock.now()).total_seconds()
+        assert wait > 1
+        for passed in (0, 1):
+            await advance(it, passed)
+            path = await queries.critical_path()
+            assert path.ids == ("a",)
+            assert path.seconds == pytest.approx(wait - passed + 10, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("held", "back"), [((), 0), (("codex",), 2), (("claude", "codex"), 3), (("*", "codex"), 3)]
+)
+async def test_what_is_ready_and_held_is_told_apart(
+    tmp_path: Path, held: tuple[str, ...], back: int
+) -> None:
+    tasks = [a_task("a"), a_task("b"), a_task("c", "a"), a_task("d", agent="claude")]
+    async with stored(tmp_path, *tasks) as (it, queries):
+        for agent in held:
+            await it.store.hold(agent)
+        progress = await queries.progress()
+    assert (progress.held, progress.ready, progress.held_back) == (held, 3, back)
 
 
 async def test_what_will_not_be_worked_and_what_hangs_on_it_does_not_count(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from engine.care.alerts import LONG_QUEUE, STUCK_SECONDS, Alert, Facts, Kind, ju
 from engine.care.health import Health, measure, take_health
 from engine.commands import Hold, Seed
 from engine.config import Config
-from engine.findings import CAP, Finding, Level
+from engine.findings import CAP, Level
 from engine.machine import ENDING_SECONDS
-from engine.model import ProcessId, State, WorkerStatus
+from engine.model import HoldCause, ProcessId, State, WorkerStatus
 from engine.store import vitals as vitals_module
+from engine.store.feeds import FeedTrouble
 from engine.store.vitals import HoldingRun, KnownWorker, LeavingRun, Vitals, read_vitals
 
 if TYPE_CHECKING:
@@ -167,6 +168,26 @@ def test_a_hold_is_a_warning_only_while_tasks_wait_for_it() -> None:
     assert "held for all agents, 2 queued tasks wait for it; `agentmux resume`" in alert.message
 
 
+def test_a_hold_that_somebody_must_do_something_about_is_an_alert_of_its_own() -> None:
+    tallies = {("codex", State.READY, False): 1, ("claude", State.READY, False): 1}
+    causes = {
+        "claude": (HoldCause.LOGIN, "not logged in"),
+        "codex": (HoldCause.BUDGET, "$1.00 of the $1.00 of codex are spent"),
+        "gemini": (HoldCause.LIMIT, "usage limit"),
+    }
+    seen = facts(Vitals(held=tuple(causes), causes=causes, tallies=tallies))
+    assert told(seen) == [
+        ("warning", "login", "claude"),
+        ("warning", "budget", "codex"),
+        ("note", "held", "gemini"),
+    ]
+    login, budget, limit = (alert.message for alert in judge(seen))
+    assert login.endswith("1 queued task waits for it; log in, then `agentmux resume claude`")
+    assert "(not logged in)" in login
+    assert budget.endswith("raise `budget:` in agentmux.yaml, then `agentmux resume codex`")
+    assert limit.endswith("they go on by themselves, or with `agentmux resume gemini`")
+
+
 def test_a_reset_that_is_not_completed_is_told_instead_of_its_hold() -> None:
     seen = facts(Vitals(held=("*",), resetting=True))
     assert told(seen) == [("warning", "reset", None)]
@@ -208,12 +229,24 @@ def test_what_contradicts_itself_at_first_sight_is_an_error() -> None:
     assert told(facts(negative)) == [("error", "inconsistency", "codex")]
 
 
-def test_an_affected_sqlite_is_a_note_and_errors_come_first() -> None:
-    note = Finding(Level.NOTE, "sqlite", "it has a bug", "use another")
-    seen = facts(Vitals(held=("codex",), workers=(a_worker(),)), notes=(note,), alive=frozenset())
+def test_notes_come_last_and_are_nothing_wrong() -> None:
+    seen = facts(Vitals(held=("codex",), workers=(a_worker(),)), processes="no /proc")
+    seen = replace(seen, alive=frozenset())
     assert [alert.level for alert in judge(seen)] == [Level.WARNING, Level.NOTE, Level.NOTE]
-    assert judge(seen)[-1].message == "it has a bug; use another"
     assert not measure(seen, judge(seen)).degraded
+
+
+def test_a_feed_that_nobody_wants_any_more_is_not_told() -> None:
+    vitals = Vitals(feeds=(FeedTrouble("acme/site", ago(60), "no gh"),))
+    assert told(facts(vitals, feed="acme/site")) == [("warning", "feed", "acme/site")]
+    assert told(facts(vitals)) == told(facts(vitals, feed="acme/shop")) == []
+
+
+@pytest.mark.parametrize("held", ["codex", "*"])
+def test_a_worker_whose_claims_are_held_can_run_no_more_than_it_does(held: str) -> None:
+    workers = (a_worker(), a_worker("codex-2"), a_worker("claude-1", agent="claude"))
+    seen = facts(Vitals(held=(held,), workers=workers, runs=(a_run(),)))
+    assert measure(seen, ()).max_concurrent == (1 if held == "*" else 2)
 
 
 def test_the_numbers_are_those_of_the_tallies_the_runs_and_the_workers() -> None:
@@ -309,7 +342,7 @@ async def test_health_in_words_tells_numbers_and_alerts(project: Project) -> Non
 def test_without_a_store_there_is_no_health(project: Project) -> None:
     done = run_health(project)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "IO_ERROR: no store in " in done.stderr
+    assert f"IO_ERROR: no store in {project.folder / 'state'}; " in done.stderr
 
 
 async def test_a_stopped_worker_that_holds_a_task_degrades_the_fleet(project: Project) -> None:

@@ -50,7 +50,7 @@ def test_a_crash_between_any_two_moves_loses_nothing(layout: Layout, crash_at: i
     # Somebody was at work on it: there is a -wal, and the log lacks the last event.
     with closing(sqlite3.connect(layout.database, isolation_level=None)) as db:
         db.execute("PRAGMA wal_autocheckpoint=0")
-        db.execute("INSERT INTO holds VALUES ('x', '2026-01-01T00:00:00.000Z')")
+        db.execute("INSERT INTO holds(agent, since) VALUES ('x', '2026-01-01T00:00:00.000Z')")
         db.execute(
             "INSERT INTO events(ts, type, agent) VALUES ('2026-01-01T00:00:00.000Z', 'HELD', 'x')"
         )

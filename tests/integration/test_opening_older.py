@@ -15,6 +15,7 @@ from support.stores import check_store, events_of, select, states_of, tuples
 
 from engine.errors import StorageError
 from engine.files import Layout
+from engine.store.database import SCHEMA_VERSION
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema-1.db"
 OLDER = (
@@ -38,14 +39,14 @@ def released(tmp_path: Path) -> Layout:
 def test_a_store_of_an_older_release_is_brought_up_to_date_after_a_backup(released: Layout) -> None:
     tasks = dict(tuples(released, "SELECT id, state FROM tasks"))
     (notice,) = open_once(released)
-    assert "from schema 1 to 2" in notice
+    assert f"from schema 1 to {SCHEMA_VERSION}" in notice
     (copy,) = released.backup.glob("*/tasks.db")
     assert str(copy) in notice
     with closing(sqlite3.connect(copy)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
         assert dict(db.execute("SELECT id, state FROM tasks")) == tasks
     assert states_of(released) == tasks
-    assert select(released, "PRAGMA user_version") == [{"user_version": 2}]
+    assert select(released, "PRAGMA user_version") == [{"user_version": SCHEMA_VERSION}]
     assert open_once(released) == []
 
 

@@ -40,7 +40,7 @@ DONE = """
 tasks:
   - {id: first, agent: codex, payload: {kind: shell, cmd: "echo said by first"}}
   - {id: second, agent: codex, deps: [first], payload: {kind: noop, seconds: 0}}
-  - {id: third, agent: codex, deps: [second], payload: {kind: shell, cmd: "sudo reboot"}}
+  - {id: third, agent: codex, deps: [second], payload: {kind: shell, cmd: ls, cwd: nowhere}}
   - {id: fourth, agent: codex, deps: [third]}
 """
 CTRL_C, CTRL_Q, CTRL_Z = "\x03", "\x11", "\x1a"
@@ -84,7 +84,7 @@ def test_all_four_panes_are_filled_from_the_store(worked: Project) -> None:
     with dashboard(worked.folder, "--workers", "0") as at:
         for title in TITLES:
             at.shows(title)
-        at.shows("needs you: 'sudo' is not on the allow-list")
+        at.shows("needs you: payload.cwd: ")
         text = at.shows("fourth is blocked")
         assert all(name in text for name in ("first", "second", "third"))
         assert "no workers: a adds one" in text

@@ -54,6 +54,7 @@ class Watch:
             store=self.it.store,
             lookout=self.lookout,
             layout=self.it.layout,
+            project=self.it.layout.state.parent,
             config=Config(lease=10, renew=3, grace=0.5),
             clock=clock,
             me=me,

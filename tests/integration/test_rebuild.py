@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from support.retelling import same, sound, told
 from support.stores import HOST, a_dag, a_task, check_store, opened, select, tasks_of
 
 from engine.clock import to_iso
-from engine.model import EventType, ProcessId
+from engine.model import EventType, Outcome, ProcessId, RunOutcome
 from engine.processes.signalling import seems_alive
 from engine.store import orders
 from engine.store.lookout import Lookout
@@ -221,3 +222,16 @@ async def test_a_backoff_goes_on_until_it_is_over(tmp_path: Path) -> None:
     damage.delete(it.layout)
     open_once(it.layout, clock=it.clock)
     assert tasks_of(it.layout)["a"]["not_before"] is None
+
+
+async def test_a_wait_that_an_operator_has_lifted_does_not_come_back(tmp_path: Path) -> None:
+    async with stopped_dead(tmp_path) as it:
+        await it.store.seed(a_dag(a_task("a")))
+        later = it.clock.now() + timedelta(hours=5)
+        limited = Outcome(RunOutcome.RELEASED, error="limit", not_before=later, holds=True)
+        await it.store.finish(await it.claim(), limited)
+        await it.store.resume("codex")
+        before = tasks_of(it.layout)
+    damage.delete(it.layout)
+    open_once(it.layout, clock=it.clock)
+    assert tasks_of(it.layout) == before

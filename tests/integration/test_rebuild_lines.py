@@ -153,6 +153,15 @@ UNUSABLE: dict[str, bytes] = {
             "result is a list": CLAIMED | {"result": []},
             "error is a number": CLAIMED | {"error": 3},
             "hold of nobody": {**without(CREATED, "agent"), "type": "HELD"},
+            "hold for no reason that there is": CREATED | {"type": "HELD", "cause": "mood"},
+            "hold in no words": CREATED | {"type": "HELD", "reason": 3},
+            "hold until some time": CREATED | {"type": "HELD", "until": "soon"},
+            "spending is text": CLAIMED | {"spending": "a lot"},
+            "tokens are text": CLAIMED | {"spending": {"inputTokens": "3"}},
+            "tokens are huge": CLAIMED | {"spending": {"outputTokens": 2**62}},
+            "cost is negative": CLAIMED | {"spending": {"cost": -0.5}},
+            "late and too dear": CLAIMED | {"type": "LATE_RESULT", "spending": {"cost": 1e7}},
+            "told of no run": {**without(CLAIMED, "runId"), "type": "ISSUE_TOLD"},
             "worker of nobody": CREATED | {"type": "WORKER_STARTED"},
             "rules of nothing": CREATED | {"type": "SEEDED", "dag": "d", "agents": {"a": 1}},
             "no DAG": CREATED | {"type": "SEEDED"},
@@ -162,7 +171,13 @@ UNUSABLE: dict[str, bytes] = {
 
 
 def test_the_lines_that_are_broken_below_can_be_used_as_they_are() -> None:
-    for event in (CREATED, CLAIMED, CLAIMED | {"seq": 2**63 - 1}):
+    for event in (
+        *(CREATED, CLAIMED, CLAIMED | {"seq": 2**63 - 1}),
+        CREATED | {"type": "HELD", "cause": "limit", "reason": "x", "until": CREATED["ts"]},
+        CLAIMED | {"spending": {"inputTokens": 3, "cost": 0.5}},
+        CLAIMED | {"type": "LATE_RESULT", "spending": {}},
+        CLAIMED | {"type": "ISSUE_TOLD"},
+    ):
         assert read_line(json.dumps(event).encode()) is not None
 
 

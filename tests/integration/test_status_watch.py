@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -19,6 +20,9 @@ from support.program import (
     on_terminal,
     outcome,
 )
+from support.stores import opened
+
+from engine.clock import SystemClock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +31,7 @@ MIXED = """
 tasks:
   - {id: plan, agent: claude, payload: {seconds: 0}}
   - {id: "impl:a", agent: codex, deps: [plan], payload: {seconds: 1.5}}
-  - {id: ask, agent: codex, priority: 1, payload: {kind: shell, cmd: "no-such-program host"}}
+  - {id: ask, agent: codex, priority: 1, payload: {kind: shell, cmd: ls, cwd: nowhere}}
 """
 TIME = re.compile(r"\d\d:\d\d:\d\d [^ ].*")
 WATCH = ("status", "--watch", "--every", "0.2")
@@ -168,3 +172,23 @@ def test_a_pipe_that_is_cut_by_head_leaves_no_trace(project: Project) -> None:
     )
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+def test_of_what_an_agent_does_the_latest_is_told_now_and_then(project: Project) -> None:
+    """An agent tells each second what it does: who hears all of that hears nothing else."""
+    project.ok("tasks", "seed", project.write(LONG))
+    with project.started("status", "--watch", "--every", "1") as process:
+        line_with(process, "Nothing needs you.")
+        asyncio.run(_work(project.folder))
+        told = line_with(process, "step 40 of long")
+        process.send_signal(signal.SIGINT)
+        _, rest, _ = outcome(process)
+    assert sum("step" in line for line in told) < 20
+    assert "step" not in rest
+
+
+async def _work(folder: Path) -> None:
+    async with opened(folder, clock=SystemClock()) as at:
+        claim = await at.claim()
+        for step in range(1, 41):
+            await at.store.progress(claim, f"step {step} of long")

@@ -75,7 +75,7 @@ def _poison(kind: str) -> Callable[[Transaction], None]:
 
     def change(tx: Transaction) -> None:
         tx.db.execute("UPDATE tasks SET state = 'DONE' WHERE id = 'a'")
-        tx.db.execute("INSERT INTO holds VALUES ('half', 'done')")
+        tx.db.execute("INSERT INTO holds(agent, since) VALUES ('half', 'done')")
         match kind:
             case "raises":
                 raise Poisoned("half way")

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import tempfile
 from copy import deepcopy
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,10 +35,19 @@ from support.stores import (
     tasks_of,
 )
 
-from engine.clock import from_iso
+from engine.clock import from_iso, to_iso
 from engine.dag import to_definition
 from engine.errors import IllegalTransition, LeaseConflict, LeaseLost, TaskNotFound
-from engine.model import AgentRule, Claim, Dag, Outcome, RunOutcome, TaskDef, WorkerStatus
+from engine.model import (
+    AgentRule,
+    Claim,
+    Dag,
+    Outcome,
+    RunOutcome,
+    Spending,
+    TaskDef,
+    WorkerStatus,
+)
 from engine.store import orders
 from engine.store.audit import audit
 
@@ -52,7 +62,10 @@ IDS = "abcdef"
 AGENTS = ("codex", "claude")
 NUMBERS = st.integers(0, 1000)
 DONE = Outcome(RunOutcome.DONE, result={"n": 1})
-ENDS = ("done", "done, next", "failed", "timed out", "blocked", "released", "expired", "time over")
+ENDS = (
+    *("done", "done, next", "failed", "timed out", "blocked", "put back", "put back, held"),
+    *("released", "expired", "time over"),
+)
 ORDERS: dict[str, Callable[..., Orders]] = {
     "release": orders.release,
     "cancel": orders.cancel,
@@ -294,7 +307,15 @@ class StoreMachine(RuleBasedStateMachine):
         if how in {"released", "expired", "time over"}:
             self.take_from_run(run_id, how)
             return
-        result = Outcome(RunOutcome(how.split(",", maxsplit=1)[0]), error="no", result={"n": 1})
+        later = self.clock.now() + timedelta(seconds=20)
+        result = Outcome(
+            RunOutcome.RELEASED if "put back" in how else RunOutcome(how.split(",", maxsplit=1)[0]),
+            error="no",
+            result={"n": 1},
+            spending=Spending(1, 10, None, 2, 0.1),
+            not_before=later if "put back" in how else None,
+            holds=how == "put back, held",
+        )
         finish = partial(store.finish, claim, result, tree_gone=tree_gone)
         task = model.holder(run_id)
         match how:
@@ -316,6 +337,9 @@ class StoreMachine(RuleBasedStateMachine):
             case "blocked":
                 self.do(finish())
                 model.blocked(run_id, tree_gone=tree_gone)
+            case "put back" | "put back, held":
+                self.do(finish())
+                model.put_back(run_id, later, holds=result.holds, tree_gone=tree_gone)
             case _:
                 self.do(finish())
                 self.failed(run_id, how, tree_gone=tree_gone)
@@ -412,8 +436,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(agent=st.sampled_from([*AGENTS, "*"]), lift=st.booleans())
     def hold_or_resume(self, agent: str, lift: bool) -> None:
         store, model = self.it.store, self.model
-        assert self.do_dry(store.hold(agent, dry_run=True)) is (agent not in model.held)
-        if model.held:
+        new = agent not in model.held or agent in model.lifts
+        assert self.do_dry(store.hold(agent, dry_run=True)) is new
+        if agent in model.lifts and not lift:
+            assert self.do(store.hold(agent)) is model.hold(agent) is True
+        elif model.held:
             name = agent if lift else "*"
             dry = self.do_dry(store.resume(name, dry_run=True))
             assert self.do(store.resume(name)) is dry is model.resume(name)
@@ -534,6 +561,8 @@ class StoreMachine(RuleBasedStateMachine):
             row["run_id"]: (row["task_id"], row["agent"]) for row in rows["endings"]
         } == model.endings
         assert {row["agent"] for row in rows["holds"]} == model.held
+        lifts = {row["agent"]: row["until"] for row in rows["holds"] if row["until"]}
+        assert lifts == {agent: to_iso(until) for agent, until in model.lifts.items()}
         assert {row["id"]: row["status"] for row in rows["workers"]} == model.workers
         resets = [row["value"] for row in rows["meta"] if row["key"] == "reset"]
         assert resets == ([model.reset] if model.reset else [])

@@ -5,6 +5,8 @@ Through the engine: what finds and ends a tree is shown in test_processes, the g
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,11 +27,11 @@ from engine.model import ProcessId
 from engine.processes import census, guardian, proctable, signalling, trees
 from engine.processes.census import RUN_ID, STATE_DIR, tagged, tree_of
 from engine.processes.proctable import all_pids, is_kernel_thread, session_of
-from engine.processes.signalling import identify, is_alive, send
+from engine.processes.signalling import identify, is_alive, kill_groups, send
 from engine.processes.trees import end_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from engine.core import Engine
     from engine.processes.proctable import Look
@@ -350,6 +352,73 @@ async def test_the_guard_does_not_kill_who_gets_a_pid_between_sigterm_and_sigkil
     runs = {"run": guardian._Run(known={reuse.former})}
     assert guardian._end_all(tmp_path / "state", runs) == 0
     only_the_deaf_one_was_killed(reuse, stranger, deaf)
+
+
+LATE_CHILD = """
+import os, signal, sys, time
+def bear(*_):
+    if os.fork() == 0:
+        os.setsid()
+        with open(sys.argv[1], "w") as file:
+            print(os.getpid(), file=file)
+        os.execve("/bin/sleep", ["sleep", "600"], {})
+signal.signal(signal.SIGTERM, bear)
+print("ready", flush=True)
+while True:
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def bearing(tmp_path: Path) -> Iterator[tuple[ProcessId, Path]]:
+    """A leader that at SIGTERM has a child which nothing but its parent betrays."""
+    note = tmp_path / "late"
+    with subprocess.Popen(
+        [sys.executable, "-ISc", LATE_CHILD, str(note)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as leader:
+        try:
+            assert leader.stdout is not None
+            leader.stdout.readline()
+            who = identify(leader.pid)
+            assert who is not None
+            yield who, note
+        finally:
+            leader.kill()
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(note.read_text()), signal.SIGKILL)
+
+
+async def test_who_is_born_during_the_grace_dies_with_its_parent(
+    tmp_path: Path, bearing: tuple[ProcessId, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, note = bearing
+
+    def kill_and_wait(leaders: Iterable[ProcessId]) -> None:
+        kill_groups(leaders)
+        while is_alive(leader):
+            time.sleep(0.001)
+
+    monkeypatch.setattr(trees, "kill_groups", kill_and_wait)
+    await end_tree("run", tmp_path / "state", [leader], grace=0.5)
+    assert not is_there(int(note.read_text()))
+
+
+async def test_who_is_born_after_the_guards_sigterm_dies_with_its_parent(
+    tmp_path: Path, bearing: tuple[ProcessId, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, note = bearing
+    monkeypatch.setattr(guardian, "_GRACE", 0.5)
+    runs = {"run": guardian._Run(known={leader})}
+    assert await asyncio.to_thread(guardian._end_all, tmp_path / "state", runs) == 0
+    assert not is_there(int(note.read_text()))
+
+
+def is_there(pid: int) -> bool:
+    who = identify(pid)
+    return who is not None and is_alive(who)
 
 
 @pytest.mark.parametrize("grace", [0.2, 0.0], ids=["SIGTERM", "SIGKILL"])

@@ -349,6 +349,8 @@ async def test_an_executor_that_breaks_fails_its_task_and_not_its_worker(
         match context.claim.task.id:
             case "raises":
                 raise ZeroDivisionError("by zero")
+            case "raises what ends coroutines":
+                raise GeneratorExit
             case "no json":
                 return Outcome(RunOutcome.DONE, result={"n": float("nan")})
             case "no text":
@@ -358,7 +360,8 @@ async def test_an_executor_that_breaks_fails_its_task_and_not_its_worker(
         return DONE
 
     stage.play = play
-    names = ("raises", "no json", "no text", "no storage", "good")
+    odd = "raises what ends coroutines"
+    names = ("raises", odd, "no json", "no text", "no storage", "good")
     async with project.engine() as engine:
         await engine.execute(Seed(project.dag(*map(staged, names))))
         await engine.start_worker("codex")
@@ -366,8 +369,9 @@ async def test_an_executor_that_breaks_fails_its_task_and_not_its_worker(
         tasks = {task.id: task for task in await engine.queries.tasks()}
         assert len(engine._host.workers) == 1, "the worker lives"
     assert [tasks[name].state for name in names] == [
-        "FAILED", "FAILED", "FAILED", "BLOCKED", "DONE"
+        "FAILED", "FAILED", "FAILED", "FAILED", "BLOCKED", "DONE"
     ]  # fmt: skip
+    assert tasks[odd].error == "internal error: GeneratorExit"
     assert "ZeroDivisionError: by zero" in str(tasks["raises"].error)
     assert "JSON" in str(tasks["no json"].error)
     assert "cannot be stored" in str(tasks["no text"].error)
@@ -393,7 +397,12 @@ async def test_a_task_that_is_prepared_is_claimed_first_and_started_then(
 ) -> None:
     stage.prepares = True
 
-    async def play(_context: RunContext) -> Outcome:
+    states: list[str] = []
+
+    async def play(context: RunContext) -> Outcome:
+        states.append(project.state("a"))
+        await context.begin()
+        states.append(project.state("a"))
         return DONE
 
     stage.play = play
@@ -401,10 +410,28 @@ async def test_a_task_that_is_prepared_is_claimed_first_and_started_then(
         await engine.execute(Seed(project.dag(staged("a"))))
         await engine.start_worker("codex")
         await run_all(engine)
+    assert states == ["CLAIMED", "RUNNING"]
     assert project.kinds("a") == [
         "TASK_CREATED", "TASK_CLAIMED", "TASK_STARTED", "TASK_COMPLETED"
     ]  # fmt: skip
     project.check()
+
+
+async def test_the_time_of_a_run_begins_once_it_is_prepared(project: Project, stage: Stage) -> None:
+    stage.prepares = True
+
+    async def play(context: RunContext) -> Outcome:
+        await asyncio.sleep(0.6)
+        await context.begin()
+        await asyncio.sleep(0.6)
+        return DONE
+
+    stage.play = play
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(staged("a", timeout=1.0))))
+        await engine.start_worker("codex")
+        await run_all(engine)
+    assert project.state("a") == "DONE"
 
 
 async def test_a_result_outlives_a_full_disk(

@@ -12,7 +12,7 @@ from support.desk import Desk, desk
 from support.runs import need
 from support.screens import FakeEngine, busy, running, worker
 
-from engine.commands import Cancel, Command, Kill, Receipt, Release, Retry, Stop
+from engine.commands import Cancel, Command, Hold, Kill, Receipt, Release, Resume, Retry, Stop
 from engine.errors import StorageError
 from engine.views import AttentionRow, Need
 from tui import look
@@ -185,6 +185,51 @@ async def test_a_key_settles_the_need_under_the_cursor(
         assert at.engine.commands == [command]
 
 
+def held(agent: str = "claude") -> AttentionRow:
+    words = f"claims are held for agent {agent!r} (its CLI is not logged in)"
+    return need(f"login:{agent}", Need.ALERT, agent, 30, words, held=agent)
+
+
+async def test_p_on_held_claims_resumes_them_alone_and_is_told_among_what_can_be_done() -> None:
+    engine = FakeEngine(busy())
+    engine.queries.held = ("claude", "gemini")
+    async with attention([held()], engine=engine, size=(80, 24)) as (at, screen):
+        assert "p resume claude" in at.footer
+        await at.press("2")
+        assert "p   Resume the claims of claude" in told(screen)
+        await at.press("p")
+        assert at.engine.commands == [Resume("claude")]
+
+
+async def test_p_acts_on_the_agent_of_the_row_and_on_all_where_there_is_none() -> None:
+    async with attention() as (at, _screen):
+        await at.press("j", "j")
+        assert "p hold gemini" in at.footer
+        await at.press("p")
+        at.engine.queries.held = ("*",)
+        await at.change()
+        assert "p resume  " in at.footer
+        await at.press("p", "j")
+        at.engine.queries.held = ("gemini",)
+        await at.change()
+        await at.press("p")
+        assert at.engine.commands == [Hold("gemini"), Resume(), Hold()]
+
+
+@pytest.mark.parametrize("watching", [False, True])
+async def test_the_footer_offers_only_what_can_be_done_here(*, watching: bool) -> None:
+    async with attention([], watching=watching) as (at, screen):
+        offered = {piece.name for piece in screen.keys._pieces}
+        assert not offered & {"stop", "kill", "release", "cancel", "retry", "detail", "log"}
+        assert ("hold" in offered) is not watching
+        at.engine.needs = needs()
+        await at.change()
+        offered = {piece.name for piece in screen.keys._pieces}
+        assert "release" not in offered
+        assert "detail" in offered
+        assert ({"cancel", "retry"} <= offered) is not watching
+
+
 async def test_keys_that_come_faster_than_reads_act_on_their_row() -> None:
     async with attention() as (at, _screen):
         gate = asyncio.Event()
@@ -232,6 +277,7 @@ async def test_a_dashboard_that_watches_settles_nothing() -> None:
         (("j", "j", "enter"), Target("detail", "research:api")),
         (("j", "j", "w"), Target("worker", worker_id="gemini-2")),
         (("j", "l"), Target("log", "lint:types")),
+        (("j", "t"), Target("transcript", "lint:types")),
     ],
 )
 async def test_a_key_opens_what_the_need_is_about(

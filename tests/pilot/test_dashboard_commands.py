@@ -507,9 +507,3 @@ async def test_quitting_ends_the_runs_in_the_way_that_was_chosen(
                 await at.pilot.pause(0.01)
         assert engine.stopped == [drains]
         assert engine.commands == ([KillWorkers(engine.mine)] if kills else [])
-
-
-async def test_t_says_that_there_is_no_transcript() -> None:
-    async with desk() as at:
-        await at.press("t")
-        assert at.toasts == ["this run keeps no transcript; l shows its log"]

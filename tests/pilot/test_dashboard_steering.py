@@ -59,16 +59,18 @@ async def test_u_releases_the_task_in_every_place_that_shows_one() -> None:
         ]
 
 
-async def test_p_holds_all_claims_and_resumes_what_is_held() -> None:
+async def test_p_holds_all_claims_though_one_agent_is_held_and_resumes_all() -> None:
     async with desk() as at:
+        at.engine.queries.held = ("gemini",)
+        await at.change()
         assert "p hold" in at.footer
         await at.press("p")
-        at.engine.queries.held = ("gemini", "*")
+        at.engine.queries.held = ("*", "gemini")
         await at.change()
         assert "HELD all" in at.lines[0]
         assert "p resume" in at.footer
         await at.press("p")
-        assert at.engine.commands == [Hold(), Resume("gemini"), Resume("*")]
+        assert at.engine.commands == [Hold(), Resume()]
 
 
 async def test_the_receipt_is_shown_with_every_refusal() -> None:

@@ -264,7 +264,7 @@ async def test_o_sorts_by_one_column_after_the_other_and_shift_o_turns_it_round(
         assert "started▼" in at.screen
         await at.press("o")
         assert shown(screen)[0] == "r4"
-        for _ in range(6):
+        for _ in range(7):
             await at.press("o")
         assert screen.rows.order == Order()
         assert shown(screen) == ["r5", "r4", "r3", "r2", "r1"]
@@ -322,6 +322,7 @@ async def test_an_order_that_nothing_stands_for_is_forgotten() -> None:
     [
         ("enter", Target("log", "lint:types", "r3")),
         ("l", Target("log", "lint:types", "r3")),
+        ("t", Target("transcript", "lint:types", "r3")),
         ("w", Target("worker", worker_id="codex-1")),
     ],
 )
@@ -379,6 +380,18 @@ async def test_below_100_columns_the_panes_are_tabs() -> None:
         await at.pilot.click("#tabs", offset=(3, 0))
         await at.settle()
         assert screen.current is screen.panes[0]
+
+
+async def test_enter_on_a_run_of_an_agent_opens_its_transcript(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = [ended_run("r1", "impl:T-001", 300, 7, kind="agent")]
+    opened: list[Target] = []
+    async with history(runs=runs) as (at, _screen):
+        assert "⏎ transcript" in at.footer
+        monkeypatch.setattr(at.app, "open", opened.append)
+        await at.press("enter")
+    assert opened == [Target("transcript", "impl:T-001", "r1")]
 
 
 async def test_p_holds_claims_from_here_too() -> None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from rich.cells import cell_len
 from support.screens import NOW, ago, busy, running, task
 
-from engine.model import Reason, RunOutcome, State
+from engine.model import Reason, RunOutcome, Spending, State
 from engine.views import Neighbour, Progress, RunRow, TaskDetail
 from tui import look
 from tui.actions.model import Place, Selection
@@ -139,6 +139,9 @@ def test_nobody_tells_the_time_left_while_nothing_can_start() -> None:
     assert time_left(held, 5.0, 300.0)[0] == ""
     waiting = Progress(total=10, by_state=counts, ready=0, waiting=5)
     assert time_left(waiting, 5.0, 300.0)[0] == ""
+    held = Progress(total=10, by_state=counts, ready=3, waiting=2, held=("codex",), held_back=3)
+    assert time_left(held, 5.0, 300.0)[0] == ""
+    assert time_left(replace(held, held_back=2), 5.0, 300.0)[0] == "~5:00 left"
 
 
 def test_work_that_takes_longer_than_it_ever_did_is_overdue_and_not_done_in_no_time() -> None:
@@ -190,6 +193,25 @@ def test_at_60_columns_the_headline_keeps_what_is_wrong() -> None:
     text = " ".join(cell for piece in bar._pieces if not piece.drop for cell, _ in piece.cells)
     for words in ("✗ 3", "▲ 1", "△ 1", "● 4", "HELD gemini", "0/100"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("width", "spending", "told"),
+    [
+        (200, Spending(None, 98_000, 61_000, 4_000, 1.24), "102k tokens · $1.24"),
+        (120, Spending(None, 98_000, 61_000, 4_000, 1.24), "$1.24"),
+        (120, Spending(None, 98_000, 61_000, 4_000), "102k tokens"),
+        (120, Spending(), ""),
+    ],
+)
+def test_the_headline_tells_the_cost_and_where_it_has_room_the_tokens(
+    width: int, spending: Spending, told: str
+) -> None:
+    picture = Snapshot(progress=Section(Progress(total=9, spending=spending), NOW))
+    pieces = [
+        "".join(text for text, _ in piece.cells) for piece in headline(picture, NOW, width, Mood())
+    ]
+    assert [text for text in pieces if "$" in text or "token" in text] == [told] * bool(told)
 
 
 def test_why_names_the_deps_in_the_way_as_far_as_they_are_known() -> None:

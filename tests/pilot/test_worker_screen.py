@@ -272,6 +272,8 @@ async def test_a_key_acts_on_the_worker_or_on_what_it_holds(
         (("l",), Target("log", "tests:race")),
         (("2", "enter"), Target("detail", "tests:race")),
         (("3", "j", "l"), Target("log", "lint:types", "r2")),
+        (("t",), Target("transcript", "tests:race")),
+        (("3", "j", "t"), Target("transcript", "lint:types", "r2")),
     ],
 )
 async def test_a_key_opens_what_belongs_to_the_worker(

@@ -83,6 +83,8 @@ class Project:
 
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """What its worker processes have in their environment beside what all have."""
 
     @property
     def layout(self) -> Layout:
@@ -111,7 +113,7 @@ class Project:
                     *("--agent", agent, "--worker-id", worker_id, *options),
                 ],
                 cwd=self.folder,
-                env=ENVIRONMENT,
+                env=ENVIRONMENT | self.variables,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
+from support import transcripts
 from support.lists import NOW
 from support.runs import ended_run, need, process, run
 from support.screens import FakeEngine, busy
 
-from engine.model import RunOutcome, State
+from engine.model import RunOutcome, Spending, State
 from engine.views import CriticalPath, Need, Usage
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ _LOG = "".join(
     f"tests/race/test_claims.py::test_two_hosts_never_share_a_task[{n}] PASSED\n" for n in range(90)
 )
 _ERRORS = "Traceback (most recent call last):\n  [red]boom[/]\n"
+_SPENT = {
+    "claude": Spending(14, 412_000, 371_000, 9_400, 1.37),
+    "codex": Spending(None, 96_000, 61_000, 4_100, 0.14),
+    "gemini": Spending(None, 38_000, 20_000, 2_300),
+}
+"""What a run of each agent took; Gemini tells no cost, and no prices are set for it."""
 
 
 def fleet(state: Path) -> FakeEngine:
@@ -28,6 +35,7 @@ def fleet(state: Path) -> FakeEngine:
     engine = FakeEngine(busy(), state=state)
     queries = engine.queries
     queries.every_run = _runs(engine)
+    queries.spent = {one.id: one.spending for one in queries.every_run}
     path = ("impl:T-004", "review:spec", "integrate:all")
     queries.path = CriticalPath(path, 310.0)
     engine.needs = _needs()
@@ -45,6 +53,7 @@ def fleet(state: Path) -> FakeEngine:
     folder.mkdir(parents=True)
     (folder / "stdout.log").write_text(_LOG)
     (folder / "stderr.log").write_text(_ERRORS)
+    transcripts.write(folder, transcripts.CLAIMS)
     return engine
 
 
@@ -69,7 +78,7 @@ def _runs(engine: FakeEngine) -> list[RunRow]:
             )  # fmt: skip
         else:
             continue
-        runs.append(replace(new, attempt=max(1, row.attempts)))
+        runs.append(replace(new, attempt=max(1, row.attempts), spending=_SPENT[row.agent]))
     return sorted(runs, key=lambda one: one.claimed_at)
 
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from support import transcripts
 from support.program import Project
 
 from engine.files import Layout
@@ -58,6 +59,7 @@ tasks:
      payload: {{kind: shell, argv: [sh, -c, "sleep 300; :", {QUOTED}]}}}}
 """
 """A DAG of one task that goes on, and that its own arguments tell lies of."""
+TALK = "[red]talk[/]"
 BLOCK = 256 * 1024
 """Bytes of a log that are read at once."""
 _CUT = (
@@ -95,7 +97,7 @@ def haunted(folder: Path) -> Project:
         for number, sequence in enumerate((*SEQUENCES, *MARKUP)):
             _haunt(db, number, sequence)
         _split(db)
-        db.execute("INSERT INTO holds VALUES (?, ?)", (f"held{ALL}", _TS))
+        db.execute("INSERT INTO holds(agent, since) VALUES (?, ?)", (f"held{ALL}", _TS))
     for run_id, task_id in _runs(project.state / "tasks.db"):
         home = Layout(project.state.absolute()).run_folder(task_id, run_id)
         home.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,47 @@ def haunted(folder: Path) -> Project:
             if not (home / name).exists():
                 (home / name).write_bytes(output())
     return project
+
+
+def talking(folder: Path) -> Project:
+    """Make a project in which an agent said all of it, in every way that it can be said."""
+    project = Project(folder)
+    project.write(SETTINGS, "agentmux.yaml")
+    project.write("tasks: [{id: other, agent: codex}]", DAG_NAME)
+    project.ok("tasks", "seed", DAG_NAME)
+    with closing(sqlite3.connect(project.state / "tasks.db")) as db, db:
+        db.execute("UPDATE tasks SET state = 'BLOCKED', reasons = '[\"human\"]'")
+        db.execute("INSERT INTO holds(agent, since) VALUES ('other', ?)", (_TS,))
+        _insert(
+            db, "tasks", id=TALK, name=TALK, agent="codex", state="DONE", attempts=1, position=9,
+            created_at=_TS, updated_at=_TS, payload='{"kind": "agent", "prompt": "ask"}',
+        )  # fmt: skip
+        _insert(
+            db, "runs", id="r-talk", task_id=TALK, agent="codex", worker_id="codex-1", attempt=1,
+            outcome="done", claimed_at=_TS, started_at=_TS, ended_at=_TS, exit_code=0,
+            host_pid=4_190_000, host_started="1@nowhere",
+        )  # fmt: skip
+    home = Layout(project.state.absolute()).run_folder(TALK, "r-talk")
+    path = transcripts.write(home, _talk(), prompt=f"asked {ALL}")
+    with path.open("ab") as file:
+        file.write(b"".join(b"raw " + one + b"\n" for one in RAW) + output())
+    with (home / "transcript.times").open("a") as times:
+        times.writelines(f"{one} 17\n" for one in SEQUENCES)
+    return project
+
+
+def _talk() -> Iterator[str]:
+    everything = (*SEQUENCES, *MARKUP)
+    yield from (transcripts.says(f"said {one} so") for one in everything)
+    for one in everything:
+        word = f"w{one}d"
+        yield transcripts.thinks(word)
+        yield transcripts.calls(f"T{word}", path=word, **{f"key{word}": f"{word}\n{word}"})
+        yield transcripts.answers(word, failed=True)
+        yield transcripts.line("system", subtype="init", model=word, cwd=word, tools=[word])
+        yield transcripts.line("result", subtype=word, is_error=True, result=word, errors=[word])
+        yield one.replace("\n", " ")
+    yield transcripts.says(ALL)
 
 
 def output() -> bytes:

@@ -188,6 +188,7 @@ def sorted_runs(rows: Iterable[RunRow], order: Order | None = None) -> list[RunR
         "outcome": lambda run: run.outcome,
         "started": lambda run: run.started_at,
         "took": _took,
+        "cost": lambda run: run.spending.cost,
     }
     return _sorted(list(reversed(list(rows))), order or Order(), columns)
 

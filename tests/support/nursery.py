@@ -86,11 +86,11 @@ class Host:
 class Nursery:
     """Starts worker processes in a folder; what lives of them goes with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         self._popen = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM],
             cwd=folder,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 from support.clock import ManualClock
 from support.stores import HOST, a_dag, a_task, select
 
 from engine.errors import LeaseLost
-from engine.model import AgentRule, Claim, Dag, Outcome, RunOutcome, TaskDef, WorkerStatus
+from engine.model import (
+    AgentRule,
+    Claim,
+    Dag,
+    Outcome,
+    RunOutcome,
+    Spending,
+    TaskDef,
+    WorkerStatus,
+)
 from engine.store import orders
 
 if TYPE_CHECKING:
@@ -19,6 +30,9 @@ if TYPE_CHECKING:
 
 DONE = Outcome(RunOutcome.DONE, result={"files": ["a.py", "ü.py"], "ratio": 0.1}, exit_code=0)
 FAILED = Outcome(RunOutcome.FAILED, error="exit code 1\n\x1b[31mred", exit_code=1)
+LIMITED = Outcome(RunOutcome.RELEASED, error="usage limit", spending=Spending(cost=0.7))
+COSTLY = Outcome(RunOutcome.DONE, result={"text": "done"}, spending=Spending(4, 1200, 800, 90, 0.1))
+LOGGED_OUT = Outcome(RunOutcome.RELEASED, error="not logged in", holds=True)
 BLOCKED = Outcome(RunOutcome.BLOCKED, error="not allowed")
 
 
@@ -83,6 +97,8 @@ async def a_past(it: Opened) -> None:
 @dataclass
 class _Past:
     it: Opened
+    timed_out: Claim = field(init=False)
+    purged: Claim = field(init=False)
 
     async def advance(self, seconds: float) -> None:
         assert isinstance(self.it.clock, ManualClock)
@@ -119,17 +135,29 @@ class _Past:
         await self.run("flaky", FAILED)
         await self.run("hopeless", FAILED)
         await self.run("forbidden", BLOCKED)
-        await self.run("gone-done", DONE)
+        told = await self.run("gone-done", COSTLY)
+        await store.note_told("gone-done", told.run_id)
         for _ in range(3):
             lost = await self.take("lossy")
             await store.expire("lossy", lost.run_id)
         slow = await self.take("slow")
         await store.time_out("slow", slow.run_id)
+        await self.tell_late(slow, 0.1)
+        self.timed_out = slow
         await store.gone(slow.run_id)
+
+    async def tell_late(self, claim: Claim, dollars: float) -> None:
+        """Tell what a run took in all that has lost its task."""
+        with pytest.raises(LeaseLost):
+            await self.it.store.progress(claim, "late", Spending(cost=dollars))
 
     async def an_operator_steers(self) -> None:
         store = self.it.store
+        self.purged = await self.take("gone")
         await self.it.order(orders.purge, "gone-done", "gone")
+        await store.gone(self.purged.run_id)
+        await self.tell_late(self.purged, 0.2)
+        await self.tell_late(self.purged, 0.3)
         await self.it.order(orders.retry, "hopeless")
         released = await self.take("hopeless", prepared=True)
         await store.start(released)
@@ -149,8 +177,16 @@ class _Past:
 
     async def some_go_on(self) -> None:
         """At the end, two runs are being ended and one goes on."""
-        await self.run("hopeless", DONE)
+        await self.tell_late(self.timed_out, 0.4)
+        await self.tell_late(self.purged, 0.6)
+        told = await self.run("hopeless", COSTLY)
+        await self.it.store.note_told("hopeless", told.run_id)
         await self.it.order(orders.purge, "after-hopeless")
+        limited = await self.take("slow")
+        await self.it.store.progress(limited, "thinks", Spending(1, 100, 50, 10, 0.5))
+        later = self.it.clock.now() + timedelta(hours=5)
+        await self.it.store.finish(limited, replace(LIMITED, not_before=later))
+        await self.run("gone", LOGGED_OUT)
         slowest = await self.take("slowest")
         await self.it.store.time_out("slowest", slowest.run_id)
         await self.take("doomed")
@@ -191,19 +227,25 @@ class _AnyPast:
             return  # an order took its task away
         if self.it.state(task_id) == "CLAIMED":
             await store.start(claim)
-        match self.chance.choice(("done", "done", "failed", "blocked", "lost", "freed", "late")):
-            case "done":
-                await store.finish(claim, DONE)
-            case "failed":
-                await store.finish(claim, FAILED)
-            case "blocked":
-                await store.finish(claim, BLOCKED)
+        if self.chance.random() < 0.3:
+            half = Spending(
+                1, self.chance.randint(0, 900), None, 5, self.chance.choice((None, 0.1, 0.3))
+            )
+            await store.progress(claim, "half way", half)
+        later = self.it.clock.now() + timedelta(seconds=self.chance.choice((20, 2000)))
+        limited = replace(LIMITED, not_before=later, holds=self.chance.random() < 0.4)
+        match self.chance.choice(("finish", "finish", "finish", "lost", "freed", "late")):
+            case "finish":
+                outcomes = (DONE, DONE, COSTLY, FAILED, BLOCKED, limited)
+                await store.finish(claim, self.chance.choice(outcomes))
             case "lost":
                 await store.expire(task_id, run_id)
             case "freed":
                 await store.release(task_id, run_id, "operator")
             case _:
                 await store.time_out(task_id, run_id)
+                with pytest.raises(LeaseLost):
+                    await store.progress(claim, "late", Spending(2, 950, cost=0.7))
 
     async def order(self) -> None:
         what = self.chance.choice((orders.cancel, orders.kill, orders.retry, orders.purge))

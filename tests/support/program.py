@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pexpect
 from support import engines
 from support.patience import PATIENCE
+from support.starter import start
 from support.stores import tuples
 
 from engine.files import Layout
@@ -56,7 +57,8 @@ def ran(
 def agentmux(
     folder: Path, *args: str, patience: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
-    return ran(*PROGRAM, *args, folder=folder, patience=patience)
+    """Run the program in a folder until it ends."""
+    return start(*args, folder=folder, environment=ENVIRONMENT, patience=patience)
 
 
 class Project:

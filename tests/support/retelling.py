@@ -28,6 +28,7 @@ _ORDER = {
     "edges": "dep, task",
     "purged": "id",
     "holds": "agent",
+    "spent": "agent",
     "agents": "name",
     "meta": "key",
     "pace": "minute",

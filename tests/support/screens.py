@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 from support import lists
 from support.lists import picked, place_of, sorted_runs, sorted_tasks, waits, window
 from support.patience import PATIENCE
@@ -24,6 +24,7 @@ from engine.model import (
     EventType,
     Reason,
     RunOutcome,
+    Spending,
     State,
     WorkerStatus,
 )
@@ -45,7 +46,7 @@ from engine.views import (
 from tui.app import Dashboard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from textual.app import App
     from textual.pilot import Pilot
@@ -146,7 +147,10 @@ def worker(id: str, holds: TaskRow | None = None, **more: Any) -> WorkerRow:  # 
 
 @dataclass
 class FakeQueries:
-    """What a store would answer. `broken` makes the queries that it names raise."""
+    """What a store would answer. `broken` makes the queries that it names raise.
+
+    `spent`: what runs took, by id.
+    """
 
     all_tasks: list[TaskRow] = field(default_factory=list)
     all_workers: list[WorkerRow] = field(default_factory=list)
@@ -156,6 +160,7 @@ class FakeQueries:
     dag: str = "agentmux/build.yaml"
     every_run: list[RunRow] = field(default_factory=list)
     path: CriticalPath = field(default_factory=CriticalPath)
+    spent: dict[str, Spending] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     gate: Callable[[str], Awaitable[None]] | None = None
@@ -182,6 +187,7 @@ class FakeQueries:
             held=self.held,
             recent=self.recent,
             dag=self.dag,
+            spending=replace(added_up(self.spent.values()), turns=None),
         )
 
     async def tasks(
@@ -293,7 +299,7 @@ class FakeQueries:
         }
         runs = [
             RunRow(
-                id=f"run-{task_id}" if number == row.attempts else f"run-{task_id}-{number}",
+                id=_run_id(task_id, number, row.attempts),
                 task_id=task_id,
                 agent=row.agent,
                 worker_id=row.worker_id or "codex-1",
@@ -305,6 +311,7 @@ class FakeQueries:
                 exit_code=0 if row.state is State.DONE else 1 if number < row.attempts else None,
                 error=row.error if number == row.attempts else "exit code 1: connection reset",
                 result=None,
+                spending=self.spent.get(_run_id(task_id, number, row.attempts), Spending()),
             )
             for number in range(row.attempts, 0, -1)
         ]
@@ -324,6 +331,7 @@ class FakeQueries:
             runs=tuple(runs),
             events=tuple(event for event in self.all_events if event.task_id == task_id),
             explanation=(f"{task_id} is {row.state.lower()}.",),
+            spending=added_up(run.spending for run in runs),
         )
 
     async def graph(self, around: str | None = None, *, limit: int = 5000) -> list[GraphNode]:  # noqa: ARG002 - a fake graph is small
@@ -352,6 +360,16 @@ class FakeQueries:
             for run in sorted(self.every_run, key=lambda run: run.claimed_at)
             if run.claimed_at <= until and (run.ended_at is None or run.ended_at >= since)
         ][-limit:]
+
+
+def _run_id(task_id: str, number: int, newest: int) -> str:
+    return f"run-{task_id}" if number == newest else f"run-{task_id}-{number}"
+
+
+def added_up(spent: Iterable[Spending]) -> Spending:
+    """Return what several runs took together; what nobody told stays unknown."""
+    parts = zip(*map(astuple, spent), strict=True)
+    return Spending(*(sum(filter(None, part)) or None for part in parts))
 
 
 class FakeEngine:

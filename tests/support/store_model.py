@@ -56,7 +56,8 @@ class ModelTask:
 class Model:
     """`purged` are all that ever were, with the last state. `reset` is whose hold a reset found.
 
-    `endings` are the runs that lost their task before their tree was gone: (task, agent).
+    `endings` are the runs that lost their task before their tree was gone: (task, agent). `lifts`
+    are those of `held` that lift by themselves, and when.
     """
 
     tasks: dict[str, ModelTask] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class Model:
     purged: dict[str, str] = field(default_factory=dict)
     endings: dict[str, tuple[str, str]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    lifts: dict[str, datetime] = field(default_factory=dict)
     reset: str | None = None
     limits: dict[str, int | None] = field(default_factory=dict)
     workers: dict[str, str] = field(default_factory=dict)
@@ -244,6 +246,18 @@ class Model:
         task.lost = 0
         self.settle()
 
+    def put_back(self, run_id: str, until: datetime, *, holds: bool, tree_gone: bool) -> None:
+        """Its agent has to wait: so do the task and, if it holds, all of the agent."""
+        task = self._end(run_id, "released", "READY", tree_gone=tree_gone)
+        task.attempts -= 1
+        task.lost = 0
+        task.wait = until
+        agent = task.definition["agent"]
+        if holds and (agent not in self.held or self.lifts.get(agent, until) < until):
+            self.held.add(agent)
+            self.lifts[agent] = until
+        self.settle()
+
     def expired(self, run_id: str) -> None:
         task = self._end(run_id, "expired", "READY")
         task.attempts -= 1
@@ -255,20 +269,38 @@ class Model:
         for task in self.tasks.values():
             if task.wait is not None and task.wait <= now:
                 task.wait = None
+        for agent in [agent for agent, until in self.lifts.items() if until <= now]:
+            del self.lifts[agent]
+            self.held.discard(agent)
 
     # Operators.
 
     def hold(self, agent: str) -> bool:
-        new = agent not in self.held
+        new = agent not in self.held or agent in self.lifts
         self.held.add(agent)
+        self.lifts.pop(agent, None)
         return new
 
     def resume(self, agent: str) -> bool:
         lifted = set(self.held) if agent == "*" else self.held & {agent}
         self.held -= lifted
+        self.lifts = {name: until for name, until in self.lifts.items() if name not in lifted}
         if agent == "*":
             self.reset = None
-        return bool(lifted)
+        waits = [one for task_id, one in self.tasks.items() if self._was_put_back(task_id, agent)]
+        for task in waits:
+            task.wait = None
+        return bool(lifted or waits)
+
+    def _was_put_back(self, task_id: str, agent: str) -> bool:
+        """Say whether a task of the agent waits for what its own limits asked for."""
+        task, runs = self.tasks[task_id], [run for run in self.runs.values() if run.task == task_id]
+        return (
+            task.wait is not None
+            and task.state == "READY"
+            and agent in {task.definition["agent"], "*"}
+            and runs[-1].outcome == "released"
+        )
 
     def order(
         self, kind: str, task_ids: Iterable[str], *, downstream: bool = False

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.clock import Clock
-    from engine.model import Claim
+    from engine.model import Budget, Claim
     from engine.store.orders import Ordered, Orders
     from engine.store.writer import Committed
 
@@ -101,7 +101,11 @@ class Opened:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, *, clock: Clock | None = None, lease: float = LEASE
+    folder: Path,
+    *,
+    clock: Clock | None = None,
+    lease: float = LEASE,
+    budget: Budget | None = None,
 ) -> AsyncIterator[Opened]:
     layout = Layout(folder / "state")
     layout.create()
@@ -110,6 +114,8 @@ async def opened(
     store = Store(layout, clock, lease=lease, on_commit=commits.append)
     await store.open()
     try:
+        if budget is not None:
+            await store.set_budget(budget)
         yield Opened(store, layout, clock, commits)
     finally:
         await store.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from engine.cli import report, tables
 from engine.cli.logs import LineFormatter
@@ -32,9 +33,9 @@ from engine.cli.render import (
 )
 from engine.cli.signals import Signals
 from engine.errors import Code, StorageError
-from engine.model import Event, EventType, Reason, RunOutcome, State, WorkerStatus
+from engine.model import Event, EventType, Reason, RunOutcome, Spending, State, WorkerStatus
 from engine.text import cells, clean_text
-from engine.views import Progress, RunRow, TaskRow, WorkerRow
+from engine.views import Progress, RunRow, SpentRow, TaskDetail, TaskRow, WorkerRow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -262,6 +263,21 @@ def test_a_run_of_every_outcome_has_a_row(outcome: RunOutcome | None) -> None:
     assert "boom" in line
 
 
+def test_a_run_and_its_task_tell_tokens_and_cost() -> None:
+    spending = Spending(12, 127_000, 118_000, 3_000, 1.24)
+    run = RunRow(
+        "r1", "a", "codex", "codex-1", 1, None, ago(50), ago(50), None, None, None, None, spending
+    )  # fmt: skip
+    title, line = table(tables.RUNS, tables.run_rows([run], NOW))
+    assert title.split()[-5:-2] == ["tokens", "cost", "exit"]
+    assert line.split()[-3:-1] == ["130k", "$1.24"]
+    detail = TaskDetail(task("a"), {}, 60.0, None, (), (), (run,), (), (), spending)
+    told = dict(tables.definition_lines(detail, NOW))
+    assert told["cost"] == "12 turns · 130k tokens · $1.24"
+    nothing = tables.definition_lines(replace(detail, spending=Spending()), NOW)
+    assert "cost" not in dict(nothing)
+
+
 def test_an_event_in_json_has_the_shape_of_the_log() -> None:
     event = Event(7, NOW, EventType.TASK_CLAIMED, task_id="a", data={"attempt": 1})
     assert tables.event_json(event) == {
@@ -292,6 +308,7 @@ def test_no_text_from_outside_can_forge_a_line_of_the_report() -> None:
         blocked=[task(EVIL, State.BLOCKED, agent=EVIL, reasons=(Reason.HUMAN,), error=EVIL)],
         blocked_count=1,
         workers=[worker(id=EVIL, agent=EVIL, task_id=EVIL)],
+        spent=[SpentRow(EVIL, 1, Spending(cost=1.0))],
         events=[Event(1, NOW, EventType.TASK_READY, task_id=EVIL)],
     )
     text = report.as_markdown(evil)
@@ -301,6 +318,7 @@ def test_no_text_from_outside_can_forge_a_line_of_the_report() -> None:
         blocked=[task("x", State.BLOCKED, agent="x", reasons=(Reason.HUMAN,), error="x")],
         blocked_count=1,
         workers=[worker(id="x", agent="x", task_id="x")],
+        spent=[SpentRow("x", 1, Spending(cost=1.0))],
         events=[Event(1, NOW, EventType.TASK_READY, task_id="x")],
     )
     assert clean_text(text, newlines=True) == text
@@ -318,6 +336,23 @@ def test_the_report_counts_what_it_does_not_list() -> None:
     assert "… and 2 more." in text
 
 
+ODD = r"a\b\\| *x* [y](z://q) <i> ~&#!$"
+
+
+def test_the_report_tells_what_each_agent_took_and_all_of_them() -> None:
+    rows = [
+        SpentRow("claude", 2, Spending(None, 1_200_000, 900_000, 40_000, 3.5)),
+        SpentRow("gemini", 0, Spending(None, 300_000, 0, 10_000, 0.0)),
+    ]
+    text = report.as_markdown(status(spent=rows))
+    assert "| claude | 2 | 1.2M | 900k | 40k | \\$3.50 |" in text
+    assert "| gemini | 0 | 300k | 0 | 10k | unknown |" in text
+    assert "| all | 2 | 1.5M | 900k | 50k | \\$3.50 |" in text
+    assert "| claude | 2 | 1.2M | 900k | 40k | $3.50 |" in report.as_read(text)
+    assert report.as_read(report.escape(ODD)) == ODD
+    assert "Spent since" not in report.as_markdown(status())
+
+
 def test_an_empty_report_says_so_everywhere() -> None:
     text = report.as_markdown(status())
     for sentence in ("No tasks.", "None.", "No worker is live.", "Nothing has happened yet."):
@@ -329,6 +364,8 @@ def test_progress_in_short_leaves_out_what_there_is_none_of() -> None:
         total=9, by_state={State.RUNNING: 1, State.CLAIMED: 1, State.DONE: 5}, ready=2
     )
     assert in_short(numbers) == "● 2  ◌ 2"
+    spending = Spending(None, 98_000, 61_000, 4_000, 1.24)
+    assert in_short(Progress(ready=2, spending=spending)) == "◌ 2  102k tokens · $1.24"
 
 
 @pytest.mark.parametrize("argv", [["--state-dir", "x", "ps"], ["ps", "--state-dir", "x"]])

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import astuple
 
-from engine.config import Config, ScreenConfig, ShellConfig, load_config
+from engine.config import (
+    AgentConfig,
+    Config,
+    GithubConfig,
+    McpServer,
+    Prices,
+    ScreenConfig,
+    ShellConfig,
+    WorktreeConfig,
+    load_config,
+)
 from engine.errors import Problem, StorageError, ValidationError
 
 if TYPE_CHECKING:
@@ -105,7 +115,7 @@ def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_t
     ("text", "line", "field", "words"),
     [
         ("\nheartbeet: 5\n", 2, "heartbeet", "did you mean 'heartbeat'"),
-        ("colour: red\n", 1, "colour", "known are grace, heartbeat, keys, lease"),
+        ("colour: red\n", 1, "colour", "known are agents, budget, github, grace"),
         ("lease: ten\n", 1, "lease", "must be a number, not 'ten'"),
         ("lease: '600'\n", 1, "lease", "remove the quotes"),
         ("lease: true\n", 1, "lease", "must be a number, not true"),
@@ -165,6 +175,26 @@ def test_everything_wrong_with_one_file_is_said_at_once(path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("agents: {a: {env: {API_KEY: 1234567890}}}", "agents.a.env.API_KEY"),
+        ("mcp: {a: {command: x, env: {API_KEY: 1234567890}}}", "mcp.a.env.API_KEY"),
+        (
+            "mcp: {a: {url: 'http://x', headers: {Authorization: 1234567890}}}",
+            "mcp.a.headers.Authorization",
+        ),
+        ("mcp: {a: {url: 'me:1234567890@host'}}", "mcp.a.url"),
+    ],
+)
+def test_what_may_be_secret_is_not_shown_when_it_is_wrong(
+    path: Path, text: str, field: str
+) -> None:
+    (problem,) = problems_of(path, text + "\n")
+    assert problem.field == field
+    assert "123" not in problem.message
+
+
 def test_a_file_that_is_there_but_cannot_be_read_is_no_reason_for_defaults(path: Path) -> None:
     path.mkdir()
     with pytest.raises(StorageError, match="is a folder"):
@@ -204,3 +234,98 @@ def test_a_file_that_cannot_be_read_is_told_to_whoever_wants_a_part(path: Path) 
     path.mkdir()
     with pytest.raises(StorageError):
         load_config(path, only=["keys"])
+
+
+def test_how_agents_are_run_is_the_operators_word(path: Path) -> None:
+    config = load(
+        path,
+        "budget: 50\n"
+        "setup: npm ci --quiet\n"
+        "agents:\n"
+        "  claude: {args: [--model, opus], env: {A: b}, env_pass: [PATH], budget: 10}\n"
+        "  mine:\n"
+        "    command: [mine, --ask, '{prompt}']\n"
+        "    prompt: argv\n"
+        "    format: text\n"
+        "    prices: {input: 3, output: 15}\n"
+        "  x-note: anything\n",
+    )
+    assert config.budget == 50
+    assert config.setup == ("npm", "ci", "--quiet")
+    assert config.agents == {
+        "claude": AgentConfig(
+            args=("--model", "opus"), env={"A": "b"}, env_pass=("PATH",), budget=10
+        ),
+        "mine": AgentConfig(
+            command=("mine", "--ask", "{prompt}"),
+            prompt="argv",
+            format="text",
+            prices=Prices(3, 15),
+        ),
+    }
+
+
+def test_worktrees_servers_and_issues_are_the_operators_word(path: Path) -> None:
+    config = load(
+        path,
+        "worktrees: {folder: ../trees, keep: 5, days: 2}\n"
+        "mcp:\n"
+        "  files: {command: files-server --root ., cwd: docs, env: {A: b}}\n"
+        "  far: {url: 'https://mcp.example/mcp', headers: {Authorization: 'Bearer ${TOKEN}'}}\n"
+        "github: {repo: acme/site, agent: claude, label: robot, every: 30, comment: false}\n"
+        "shell: {env_pass: [PATH, HOME], max_output: 5000}\n",
+    )
+    assert config.worktrees == WorktreeConfig("../trees", 5, 2)
+    assert config.mcp == {
+        "files": McpServer(command=("files-server", "--root", "."), cwd="docs", env={"A": "b"}),
+        "far": McpServer(
+            url="https://mcp.example/mcp", headers={"Authorization": "Bearer ${TOKEN}"}
+        ),
+    }
+    assert config.github == GithubConfig("acme/site", "claude", "robot", 30, comment=False)
+    assert config.shell == ShellConfig(env_pass=("PATH", "HOME"), max_output=5000)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        ("budget: 0", "budget", "must be more than 0, not 0"),
+        ("setup: ''", "setup", "names no program"),
+        ("setup: 'a \"'", "setup", "cannot be split into words: no closing quotation"),
+        ("setup: {}", "setup", "must be a line of text or a list, not a mapping"),
+        ("agents: {a: {format: claud}}", "agents.a.format", "did you mean 'claude'?"),
+        ("agents: {a: {prompt: file}}", "agents.a.prompt", "must be stdin or argv, not 'file'"),
+        ("agents: {a b: {}}", "agents.'a b'", "cannot name an agent"),
+        ("agents: {a: {command: [x], prompt: argv}}", "agents.a.command", "has no {prompt}"),
+        ("agents: {a: {command: 'x {prompt}'}}", "agents.a.command", "say `prompt: argv`"),
+        ("agents: {a: {command: []}}", "agents.a.command", "names no program"),
+        ("agents: {a: {command: 'x {promt}'}}", "agents.a.command", "{promt}, which stands for"),
+        ("agents: {claude: {args: ['--x={cwd}']}}", "agents.claude.args", "there are {workspace}"),
+        ("agents: {a: {prices: {input: 1}}}", "agents.a.prices", "has no output"),
+        ("agents: {a: {env: {'A=B': c}}}", "agents.a.env.A=B", "cannot name an environment"),
+        ("worktrees: {keep: -1}", "worktrees.keep", "must be from 0 to 1,000,000"),
+        ("mcp: {a: {}}", "mcp.a", "needs either a command (stdio) or a url"),
+        ("mcp: {a: {command: x, url: 'http://x'}}", "mcp.a", "needs either a command"),
+        ("mcp: {a: {url: 'ftp://x'}}", "mcp.a.url", "must begin with http:// or https://"),
+        (
+            "mcp: {a: {url: 'http://x', headers: {'a b': c}}}",
+            "mcp.a.headers.'a b'",
+            "cannot name a header",
+        ),
+        (
+            'mcp: {a: {url: "http://x", headers: {A: "b\\r\\nC: d"}}}',
+            "mcp.a.headers.A",
+            "must not hold control characters",
+        ),
+        ("github: {repo: acme}", "github", "has no agent"),
+        ("github: {repo: acme, agent: a}", "github.repo", "must be owner/name, not 'acme'"),
+        ("shell: {env_pass: PATH}", "shell.env_pass", "must be a list, not 'PATH'"),
+        ("shell: {max_output: 1}", "shell.max_output", "must be from 4,096"),
+    ],
+)
+def test_what_is_wrong_with_a_section_is_told_where_it_stands(
+    path: Path, text: str, field: str, message: str
+) -> None:
+    (problem,) = problems_of(path, text + "\n")
+    assert problem.field == field
+    assert message in problem.message

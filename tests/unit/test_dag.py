@@ -205,7 +205,11 @@ def test_a_duplicate_id_names_both_lines() -> None:
         ('{kind: shell, cmd: ls, env: {A: "\\0"}}', "env.A", "U+0000"),
         ("{kind: shell, cmd: ls, env: {A=B: x}}", "env.A=B", "cannot name an environment"),
         ("{kind: shell, cmd: ls, env: {AGENTMUX_RUN_ID: x}}", "env.AGENTMUX_RUN_ID", "is set by"),
+        ("{kind: shell, cmd: ls, env: {LD_PRELOAD: x}}", "env.LD_PRELOAD", "may not be set"),
+        ("{kind: shell, cmd: ls, env: {MY_API_KEY: x}}", "env.MY_API_KEY", "looks like a secret"),
         ("{kind: shell, cmd: ls, args: [x]}", "args", "did you mean 'argv'"),
+        ('{kind: shell, cmd: ls, cwd: "{{deps.x.workspace}}"}', "cwd", "names no dep"),
+        ('{kind: shell, cmd: ls, repoPath: "a/{{task.id}}"}', "repoPath", "only results of deps"),
     ],
 )
 def test_a_payload_of_a_known_kind_is_checked(payload: str, field: str, words: str) -> None:

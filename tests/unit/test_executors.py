@@ -8,99 +8,33 @@ import os
 import signal
 import stat
 import sys
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.clock import ManualClock
+from support.patience import PATIENCE
+from support.solo import Solo, error_of, result_of
 
-from engine.config import Config, ShellConfig
 from engine.errors import LeaseLost
 from engine.executors import builtin_executors
-from engine.executors.base import RunContext
-from engine.files import Layout
-from engine.model import Claim, Outcome, ProcessId, RunOutcome, State, TaskDef
-from engine.processes.census import tree_of
+from engine.model import Outcome, ProcessId, RunOutcome
 from engine.processes.proctable import look_at
 from engine.processes.signalling import identify, is_alive
 from engine.processes.trees import gone
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-
-PATIENCE = 20
-MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-ALLOW = ("cat", "echo", "false", "printf", "pwd", "sh", "sleep", "true", "env", "kill")
-
-
-@dataclass
-class Stage:
-    """Everything that a run needs of the engine, kept for the test to look at."""
-
-    project: Path
-    clock: ManualClock = field(default_factory=ManualClock)
-    started: list[ProcessId] = field(default_factory=list)
-    allow: tuple[str, ...] = ALLOW
-    grace: float = 5.0
-
-    @property
-    def folder(self) -> Path:
-        return self.project / "artifacts" / "t" / "run-1"
-
-    def context(self, payload: Mapping[str, Any], *, attempt: int = 1) -> RunContext:
-        task = TaskDef("t", "t", "a", payload=payload)
-        return RunContext(
-            claim=Claim("run-1", task, "a-1", attempt, State.RUNNING, MOMENT, MOMENT),
-            layout=Layout(self.project / "state"),
-            project=self.project,
-            config=Config(grace=self.grace, shell=ShellConfig(allow=self.allow)),
-            clock=self.clock,
-            starting=lambda: None,
-            started=self.on_start,
-            progress=self.on_progress,
-        )
-
-    async def on_start(self, process: ProcessId) -> None:
-        self.started.append(process)
-
-    async def on_progress(self, _text: str) -> None:
-        raise AssertionError("nobody told it to report progress")
-
-    async def noop(self, attempt: int = 1, **payload: Any) -> Outcome:
-        return await builtin_executors()["noop"].run(self.context(payload, attempt=attempt))
-
-    async def shell(self, cmd: str | None = None, **payload: Any) -> Outcome:
-        if cmd is not None:
-            payload["cmd"] = cmd
-        async with asyncio.timeout(PATIENCE):
-            return await builtin_executors()["shell"].run(self.context(payload))
-
-    def tree(self) -> set[ProcessId]:
-        return tree_of("run-1", self.project / "state", self.started)
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def stage(tmp_path: Path) -> Solo:
+    return Solo(tmp_path)
 
 
-def result_of(outcome: Outcome) -> Mapping[str, Any]:
-    assert outcome.result is not None
-    return outcome.result
-
-
-def error_of(outcome: Outcome) -> str:
-    assert outcome.error is not None
-    return outcome.error
-
-
-def test_built_in_are_noop_and_shell_and_neither_prepares_anything() -> None:
+def test_noop_and_shell_are_built_in_and_neither_prepares_anything() -> None:
     executors = builtin_executors()
-    assert set(executors) == {"noop", "shell"}
-    assert not any(executor.prepares for executor in executors.values())
+    assert not executors["noop"].prepares
+    assert not executors["shell"].prepares
 
 
 # noop
@@ -108,7 +42,7 @@ def test_built_in_are_noop_and_shell_and_neither_prepares_anything() -> None:
 
 @pytest.mark.parametrize(("payload", "seconds"), [({}, 2), ({"seconds": 30.5}, 30.5)])
 async def test_noop_sleeps_on_the_clock_it_was_given(
-    stage: Stage, payload: dict[str, Any], seconds: float
+    stage: Solo, payload: dict[str, Any], seconds: float
 ) -> None:
     run = asyncio.create_task(stage.noop(**payload))
     await stage.clock.advance(seconds - 0.5)
@@ -119,7 +53,7 @@ async def test_noop_sleeps_on_the_clock_it_was_given(
     )
 
 
-async def test_noop_of_zero_seconds_neither_sleeps_nor_writes(stage: Stage) -> None:
+async def test_noop_of_zero_seconds_neither_sleeps_nor_writes(stage: Solo) -> None:
     coroutine = stage.noop(seconds=0)
     with pytest.raises(StopIteration) as done:
         coroutine.send(None)  # it ends in its first step: it has waited for nothing at all
@@ -128,7 +62,7 @@ async def test_noop_of_zero_seconds_neither_sleeps_nor_writes(stage: Stage) -> N
     assert list(stage.project.iterdir()) == []
 
 
-async def test_noop_fails_as_often_as_it_is_told_to(stage: Stage) -> None:
+async def test_noop_fails_as_often_as_it_is_told_to(stage: Solo) -> None:
     outcomes = [await stage.noop(attempt, seconds=0, fail_attempts=2) for attempt in (1, 2, 3)]
     assert [outcome.kind for outcome in outcomes] == ["failed", "failed", "done"]
     assert outcomes[1].error == "attempt 2 of a task told to fail its first 2 attempts"
@@ -148,7 +82,7 @@ async def test_noop_fails_as_often_as_it_is_told_to(stage: Stage) -> None:
         {"fail_attempts": True},
     ],
 )
-async def test_noop_refuses_what_is_no_number(stage: Stage, payload: dict[str, Any]) -> None:
+async def test_noop_refuses_what_is_no_number(stage: Solo, payload: dict[str, Any]) -> None:
     outcome = await stage.noop(**payload)
     assert outcome.kind is RunOutcome.BLOCKED
     assert next(iter(payload)) in error_of(outcome)
@@ -157,19 +91,19 @@ async def test_noop_refuses_what_is_no_number(stage: Stage, payload: dict[str, A
 # shell: what it runs
 
 
-async def test_shell_splits_like_a_shell_and_runs_without_one(stage: Stage) -> None:
+async def test_shell_splits_like_a_shell_and_runs_without_one(stage: Solo) -> None:
     outcome = await stage.shell("echo 'a  b' $HOME * ; false | true > x")
     assert outcome.kind is RunOutcome.DONE
     assert result_of(outcome)["stdout"] == "a  b $HOME * ; false | true > x"
     assert not (stage.project / "x").exists()
 
 
-async def test_shell_takes_argv_as_it_is_and_numbers_as_their_digits(stage: Stage) -> None:
+async def test_shell_takes_argv_as_it_is_and_numbers_as_their_digits(stage: Solo) -> None:
     outcome = await stage.shell(argv=["printf", "%s|", "a b", 1, 2.5])
     assert result_of(outcome)["stdout"] == "a b|1|2.5|"
 
 
-async def test_shell_reports_the_end_in_the_outcome_and_in_the_folder(stage: Stage) -> None:
+async def test_shell_reports_the_end_in_the_outcome_and_in_the_folder(stage: Solo) -> None:
     outcome = await stage.shell(argv=["sh", "-c", "echo fine; echo '\033[31mbad\033[0m' >&2"])
 
     assert outcome.kind is RunOutcome.DONE
@@ -180,7 +114,7 @@ async def test_shell_reports_the_end_in_the_outcome_and_in_the_folder(stage: Sta
     assert (stage.folder / "stderr.log").read_bytes() == b"\033[31mbad\033[0m\n"
 
 
-async def test_shell_keeps_its_folders_and_files_private(stage: Stage) -> None:
+async def test_shell_keeps_its_folders_and_files_private(stage: Solo) -> None:
     before = os.umask(0o022)
     try:
         await stage.shell("true")
@@ -198,7 +132,7 @@ async def test_shell_keeps_its_folders_and_files_private(stage: Stage) -> None:
     }
 
 
-async def test_shell_fails_with_the_exit_code_and_the_last_line_of_stderr(stage: Stage) -> None:
+async def test_shell_fails_with_the_exit_code_and_the_last_line_of_stderr(stage: Solo) -> None:
     outcome = await stage.shell(
         argv=["sh", "-c", "echo one >&2; printf '\\033]0;two\\007 ' >&2; exit 3"]
     )
@@ -208,14 +142,14 @@ async def test_shell_fails_with_the_exit_code_and_the_last_line_of_stderr(stage:
     assert result_of(outcome)["exitCode"] == 3
 
 
-async def test_shell_fails_with_the_name_of_the_signal(stage: Stage) -> None:
+async def test_shell_fails_with_the_name_of_the_signal(stage: Solo) -> None:
     outcome = await stage.shell(argv=["sh", "-c", "kill -TERM $$"])
     assert outcome.kind is RunOutcome.FAILED
     assert outcome.exit_code == -signal.SIGTERM
     assert outcome.error == "ended by SIGTERM"
 
 
-async def test_shell_measures_the_duration_on_the_clock_it_was_given(stage: Stage) -> None:
+async def test_shell_measures_the_duration_on_the_clock_it_was_given(stage: Solo) -> None:
     run = asyncio.create_task(
         stage.shell(argv=["sh", "-c", "while [ ! -e go ]; do sleep 0.01; done"])
     )
@@ -227,20 +161,20 @@ async def test_shell_measures_the_duration_on_the_clock_it_was_given(stage: Stag
     assert result_of(await run)["durationMs"] == 1500
 
 
-async def test_shell_shows_only_the_end_of_a_long_output(stage: Stage) -> None:
+async def test_shell_shows_only_the_end_of_a_long_output(stage: Solo) -> None:
     script = "i=0; while [ $i -lt 50 ]; do echo line $i; i=$((i+1)); done; printf '%09000d' 7 >&2"
     result = result_of(await stage.shell(argv=["sh", "-c", script]))
     assert result["stdout"].split("\n") == [f"line {n}" for n in range(30, 50)]
     assert result["stderr"] == "0" * 4095 + "7"
 
 
-async def test_shell_takes_any_bytes_as_output(stage: Stage) -> None:
+async def test_shell_takes_any_bytes_as_output(stage: Solo) -> None:
     result = result_of(await stage.shell(argv=["printf", r"caf\303\251 \377\n\n\033[2Jx\000y"]))
     assert result["stdout"] == "café \ufffd\n\nxy"
 
 
 @pytest.mark.parametrize("replace", ["rm", "mkfifo", "mkdir", "ln -s /etc/hostname"])
-async def test_shell_ends_even_if_the_program_replaced_its_log(stage: Stage, replace: str) -> None:
+async def test_shell_ends_even_if_the_program_replaced_its_log(stage: Solo, replace: str) -> None:
     log = stage.folder / "stdout.log"
     script = f"rm '{log}'; [ '{replace}' = rm ] || {replace} '{log}'"
     outcome = await stage.shell(argv=["sh", "-c", script])
@@ -248,16 +182,49 @@ async def test_shell_ends_even_if_the_program_replaced_its_log(stage: Stage, rep
     assert result_of(outcome)["stdout"].startswith("(stdout.log cannot be read")
 
 
-async def test_shell_runs_where_it_is_told_to(stage: Stage) -> None:
+async def test_shell_runs_where_it_is_told_to(stage: Solo) -> None:
     (stage.project / "sub").mkdir()
     home = str(stage.project)
     assert result_of(await stage.shell("pwd"))["stdout"] == home
     assert result_of(await stage.shell("pwd", cwd="sub"))["stdout"].endswith(home + "/sub")
-    assert result_of(await stage.shell("pwd", repoPath="/"))["stdout"].endswith("/")
+    assert result_of(await stage.shell("pwd", repoPath="sub/.."))["stdout"].endswith(
+        "/sub\n" + home
+    )
+
+
+async def test_shell_runs_in_the_folder_that_the_result_of_a_dep_names(stage: Solo) -> None:
+    (stage.project / "two/sub").mkdir(parents=True)
+    stage.results = {"api": {"text": "done", "workspace": str(stage.project / "two")}}
+    outcome = await stage.shell("pwd", cwd="{{deps.api.workspace}}/sub")
+    assert result_of(outcome)["stdout"].endswith("/two/sub")
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ({"text": "x"}, "{{deps.api.workspace}} is no text in the result of api, which has text; "),
+        (None, "there is no result of api; mend the DAG"),
+        ({"workspace": "/etc"}, "/etc lies outside the project"),
+        ({"workspace": "../.."}, "lies outside the project"),
+        ({"workspace": "gone"}, "gone is not a folder; make it"),
+        ({"workspace": "a\0b"}, "no path of a folder"),
+        ({"workspace": "a\ud800b"}, "a?b is not a folder"),
+        ({"workspace": "x" * 9000}, "is not a folder"),
+        ({"\033[2Jodd": "x"}, "which has odd; mend"),
+    ],
+)
+async def test_shell_blocks_where_a_dep_has_no_folder_for_it(
+    stage: Solo, result: dict[str, Any] | None, why: str
+) -> None:
+    stage.results = {"api": result}
+    outcome = await stage.shell("pwd", cwd="{{deps.api.workspace}}")
+    assert outcome.kind is RunOutcome.BLOCKED
+    assert why in error_of(outcome)
+    assert stage.started == []
 
 
 async def test_shell_adds_variables_to_those_of_the_host_and_the_tag(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Solo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FROM_HOST", "1")
     script = "echo $FROM_HOST $GREETING $PORT $AGENTMUX_RUN_ID $AGENTMUX_TASK_ID $AGENTMUX_ATTEMPT"
@@ -265,7 +232,7 @@ async def test_shell_adds_variables_to_those_of_the_host_and_the_tag(
     assert result_of(outcome)["stdout"] == "1 hi you 80 run-1 t 1"
 
 
-async def test_shell_tells_of_its_process_before_it_waits_for_it(stage: Stage) -> None:
+async def test_shell_tells_of_its_process_before_it_waits_for_it(stage: Solo) -> None:
     outcome = await stage.shell(argv=["sh", "-c", "echo $$"])
     assert [str(process.pid) for process in stage.started] == [result_of(outcome)["stdout"]]
 
@@ -273,7 +240,7 @@ async def test_shell_tells_of_its_process_before_it_waits_for_it(stage: Stage) -
 # shell: what it refuses
 
 
-async def test_shell_refuses_a_program_that_is_not_on_the_list(stage: Stage) -> None:
+async def test_shell_refuses_a_program_that_is_not_on_the_list(stage: Solo) -> None:
     outcome = await stage.shell("ssh host")
     assert outcome == Outcome(
         RunOutcome.BLOCKED,
@@ -285,13 +252,13 @@ async def test_shell_refuses_a_program_that_is_not_on_the_list(stage: Stage) -> 
 
 
 @pytest.mark.parametrize("cmd", ["/bin/true", "./true", "../bin/true", "true/", "TRUE", "tru"])
-async def test_shell_takes_only_the_exact_word_for_allowed(stage: Stage, cmd: str) -> None:
+async def test_shell_takes_only_the_exact_word_for_allowed(stage: Solo, cmd: str) -> None:
     outcome = await stage.shell(cmd)
     assert outcome.kind is RunOutcome.BLOCKED
     assert "allow-list" in error_of(outcome)
 
 
-async def test_shell_runs_a_path_that_is_on_the_list_as_it_is(stage: Stage) -> None:
+async def test_shell_runs_a_path_that_is_on_the_list_as_it_is(stage: Solo) -> None:
     stage.allow = ("./tool",)
     tool = stage.project / "tool"
     tool.write_text("#!/bin/sh\necho $0\n")
@@ -303,7 +270,7 @@ async def test_shell_runs_a_path_that_is_on_the_list_as_it_is(stage: Stage) -> N
 
 
 async def test_shell_finds_names_neither_in_the_working_folder_nor_by_the_tasks_own_path(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Solo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.allow = ("trap",)
     trap = stage.project / "trap"
@@ -333,6 +300,7 @@ async def test_shell_finds_names_neither_in_the_working_folder_nor_by_the_tasks_
         ({"cmd": ""}, "names no program"),
         ({"cmd": "''"}, "names no program"),
         ({"cmd": ["true"]}, "payload.cmd: must be a string"),
+        ({"cmd": "ls; ls"}, "'ls;' is no program: a task runs one, and no shell"),
         ({"argv": []}, "payload.argv"),
         ({"argv": "true"}, "payload.argv"),
         ({"argv": ["true", None]}, "payload.argv[1]"),
@@ -348,13 +316,13 @@ async def test_shell_finds_names_neither_in_the_working_folder_nor_by_the_tasks_
         ({"cmd": "true", "env": {"A=B": "1"}}, "'A=B'"),
         ({"cmd": "true", "env": {"A": None}}, "payload.env.A"),
         ({"cmd": "true", "env": {"A": True}}, "payload.env.A"),
-        ({"cmd": "true", "env": {"AGENTMUX_RUN_ID": "x"}}, "may not be set"),
+        ({"cmd": "true", "env": {"AGENTMUX_RUN_ID": "x"}}, "is set by agentmux"),
         ({"cmd": "true", "env": {"LD_PRELOAD": "./x.so"}}, "may not be set"),
         ({"cmd": "true", "env": {"A": "x" * 3_000_000}}, "too long"),
     ],
 )
 async def test_shell_blocks_what_no_retry_can_help(
-    stage: Stage, payload: dict[str, Any], said: str
+    stage: Solo, payload: dict[str, Any], said: str
 ) -> None:
     outcome = await stage.shell(**payload)
     assert outcome.kind is RunOutcome.BLOCKED
@@ -362,7 +330,7 @@ async def test_shell_blocks_what_no_retry_can_help(
     assert stage.started == []
 
 
-async def test_shell_blocks_a_file_that_is_no_program(stage: Stage) -> None:
+async def test_shell_blocks_a_file_that_is_no_program(stage: Solo) -> None:
     stage.allow = ("./data",)
     (stage.project / "data").write_bytes(b"\x7fELF nonsense")
     (stage.project / "data").chmod(0o755)
@@ -371,7 +339,7 @@ async def test_shell_blocks_a_file_that_is_no_program(stage: Stage) -> None:
     assert "Exec format error" in error_of(outcome)
 
 
-async def test_shell_fails_where_its_folder_cannot_be_made(stage: Stage) -> None:
+async def test_shell_fails_where_its_folder_cannot_be_made(stage: Solo) -> None:
     (stage.project / "artifacts").write_text("in the way")
     outcome = await stage.shell("true")
     assert outcome.kind is RunOutcome.FAILED
@@ -381,14 +349,14 @@ async def test_shell_fails_where_its_folder_cannot_be_made(stage: Stage) -> None
 # shell: its end
 
 
-async def test_shell_ends_with_its_leader_and_ends_what_the_leader_left(stage: Stage) -> None:
+async def test_shell_ends_with_its_leader_and_ends_what_the_leader_left(stage: Solo) -> None:
     outcome = await stage.shell(argv=["sh", "-c", "sleep 60 & echo $!"])
     assert outcome.kind is RunOutcome.DONE
     assert identify(int(result_of(outcome)["stdout"])) is None
     assert look_at(stage.started[0].pid) is None, "and the leader is no zombie"
 
 
-async def test_shell_ends_the_whole_tree_before_a_cancellation_passes(stage: Stage) -> None:
+async def test_shell_ends_the_whole_tree_before_a_cancellation_passes(stage: Solo) -> None:
     stage.grace = 0.1
     script = (
         "trap '' TERM; (trap '' TERM; sleep 60 & wait) & echo up > up; while :; do sleep 1; done"
@@ -408,7 +376,7 @@ async def test_shell_ends_the_whole_tree_before_a_cancellation_passes(stage: Sta
 
 
 async def test_a_stop_that_comes_once_the_leader_is_through_does_not_lose_its_result(
-    stage: Stage,
+    stage: Solo,
 ) -> None:
     stage.grace = 0.3
     script = "(trap '' TERM; echo up > up; while :; do sleep 1; done) & sleep 0.1; echo result"
@@ -425,7 +393,7 @@ async def test_a_stop_that_comes_once_the_leader_is_through_does_not_lose_its_re
     assert stage.tree() == set()
 
 
-async def test_shell_leaks_nothing_at_whatever_step_it_is_cancelled(stage: Stage) -> None:
+async def test_shell_leaks_nothing_at_whatever_step_it_is_cancelled(stage: Solo) -> None:
     stage.grace = 0
     ended_by_itself = False
     for steps in count():
@@ -441,7 +409,7 @@ async def test_shell_leaks_nothing_at_whatever_step_it_is_cancelled(stage: Stage
     assert all(look_at(process.pid) is None for process in stage.started)
 
 
-async def test_shell_ends_its_child_if_the_start_cannot_be_recorded(stage: Stage) -> None:
+async def test_shell_ends_its_child_if_the_start_cannot_be_recorded(stage: Solo) -> None:
     seen: list[ProcessId] = []
 
     async def lost(process: ProcessId) -> None:
@@ -456,7 +424,7 @@ async def test_shell_ends_its_child_if_the_start_cannot_be_recorded(stage: Stage
     assert [look_at(process.pid) for process in seen] == [None]
 
 
-async def test_shell_does_not_wait_for_an_heir_of_its_output(stage: Stage) -> None:
+async def test_shell_does_not_wait_for_an_heir_of_its_output(stage: Solo) -> None:
     code = "import os,time\nif os.fork()==0:\n os.setsid()\n time.sleep(60)\nprint('done')"
     stage.allow = (sys.executable,)
     outcome = await stage.shell(argv=[sys.executable, "-ISc", code])

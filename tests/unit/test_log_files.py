@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tui.logs.file import BLOCK, GRID, LogFile, News, Standing
+from engine.growing import BLOCK, News, Standing
+from tui.logs.file import GRID, LogFile
 from tui.logs.text import clean_lines, seam
 
 if TYPE_CHECKING:

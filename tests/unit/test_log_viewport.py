@@ -268,12 +268,13 @@ def test_another_file_is_shown_from_its_end(path: Path) -> None:
 
 def test_a_screenful_of_long_lines_takes_few_reads(path: Path) -> None:
     path.write_bytes(b"".join(b"%d " % n + b"z" * 1_000_000 + b"\n" for n in range(20)))
-    viewport = Viewport(LogFile(path), width=120, height=40)
+    file = LogFile(path)
+    viewport = Viewport(file, width=120, height=40)
     viewport.refresh()
-    with closing(viewport.file):
+    with closing(file):
         viewport.frame()
-        before = viewport.file.reads
+        before = file.reads
         for _ in range(20):
             viewport.move(-1)
             viewport.frame()
-        assert viewport.file.reads - before < 20
+        assert file.reads - before < 20

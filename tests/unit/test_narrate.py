@@ -23,6 +23,7 @@ JSON = st.recursive(
 )
 KEYS = [
     "definition", "attempt", "durationMs", "error", "attempts", "retries", "notBefore", "outcome",
+    "reason", "spending", "until", "cause",
     "reasons", "by", "lost", "dag", "created", "pid", "note", "message", "result", "changed",
 ]  # fmt: skip
 EVENTS = st.builds(
@@ -110,6 +111,15 @@ def test_every_type_has_a_sentence_without_any_data(type_: EventType) -> None:
             "impl:T-004 was released from codex-1: worker stopped",
         ),
         (
+            happened(
+                EventType.TASK_RELEASED,
+                by="agent",
+                error="usage limit",
+                notBefore=to_iso(NOW + timedelta(hours=5)),
+            ),
+            "impl:T-004 was put back: usage limit; tries again in 5h00m",
+        ),
+        (
             happened(EventType.LEASE_EXPIRED, lost=2),
             "impl:T-004 was lost: codex-1 went silent (2 times in a row)",
         ),
@@ -119,6 +129,27 @@ def test_every_type_has_a_sentence_without_any_data(type_: EventType) -> None:
         ),
         (happened(EventType.WORKER_STARTED, pid=4411), "codex-1 started (pid 4411)"),
         (Event(1, NOW, EventType.HELD, agent="*"), "claims are held for all agents"),
+        (
+            Event(
+                1, NOW, EventType.HELD, agent="claude", data={"cause": "login", "reason": "log in"}
+            ),
+            "claims are held for claude: log in",
+        ),
+        (
+            Event(
+                1,
+                NOW,
+                EventType.HELD,
+                agent="claude",
+                data={"cause": "limit", "reason": "5 h", "until": to_iso(NOW + timedelta(hours=5))},
+            ),
+            "claims are held for claude: 5 h; they go on in 5h00m",
+        ),
+        (
+            happened(EventType.LATE_RESULT, spending={"cost": 0.5}),
+            "codex-1 told what its run of impl:T-004 took, which was over",
+        ),
+        (happened(EventType.ISSUE_TOLD), "the issue of impl:T-004 was told of its result"),
         (Event(1, NOW, EventType.RESUMED, agent="codex"), "claims are resumed for codex"),
     ],
 )

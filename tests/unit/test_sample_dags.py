@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[2] / "sample_dags"
 SAMPLES = sorted(path.name for path in FOLDER.glob("*.yaml"))
-NOT_ALLOWED = {"ssh"}
-"""Named on purpose by blocked.yaml."""
+NOT_ALLOWED = {"blocked.yaml": {"ssh"}, "agents.yaml": {"pytest"}}
+"""The one is there to be refused, the other allowed by the settings that its comment shows."""
+QUICK = [name for name in SAMPLES if name not in {"demo.yaml", "agents.yaml"}]
 BACKOFF = 5.0
 
 
@@ -99,10 +100,10 @@ def test_every_sample_opens_with_what_it_shows_and_the_command_that_runs_it(name
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_program_of_a_sample_is_on_the_default_allow_list(name: str) -> None:
     programs = {program(task) for task in load(name).tasks} - {""}
-    assert programs - set(HARMLESS) == (NOT_ALLOWED if name == "blocked.yaml" else set())
+    assert programs - set(HARMLESS) == NOT_ALLOWED.get(name, set())
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "demo.yaml"])
+@pytest.mark.parametrize("name", QUICK)
 def test_every_small_sample_takes_a_few_seconds(name: str) -> None:
     end, done = play(load(name), frozenset())
     assert len(done) == len(load(name).tasks)
@@ -111,9 +112,9 @@ def test_every_small_sample_takes_a_few_seconds(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_program_of_a_sample_ends_as_it_should(name: str) -> None:
-    fail = {"build", "deploy:staging"}
+    fail, other = {"build", "deploy:staging"}, NOT_ALLOWED.get(name, set()) | {"sleep"}
     for task in load(name).tasks:
-        if program(task) and program(task) not in NOT_ALLOWED | {"sleep"}:
+        if program(task) and program(task) not in other:
             assert (exit_code(task) != 0) == (task.id in fail), task.id
 
 
@@ -175,6 +176,19 @@ def test_blocked_leaves_two_tasks_waiting_upstream_and_one_done() -> None:
     assert set(done) == {"docs"}
     assert dependents(dag, "build") == ["tests"]
     assert dependents(dag, "tests") == ["publish"]
+
+
+def test_agents_is_a_plan_two_changes_at_once_their_tests_and_a_review() -> None:
+    plan, docs, tests, check, review = load("agents.yaml").tasks
+    assert (plan.deps, docs.deps, tests.deps) == ((), ("plan",), ("plan",))
+    assert docs.agent != tests.agent
+    assert docs.payload["expect"] == tests.payload["expect"] == "commit"
+    assert check.deps == ("tests",)
+    assert check.payload["cwd"] == "{{deps.tests.workspace}}"
+    assert review.deps == ("docs", "tests", "check")
+    for dep in ("docs", "tests"):
+        diff = f"git diff {{{{deps.{dep}.base}}}} {{{{deps.{dep}.branch}}}}"
+        assert diff in review.payload["prompt"]
 
 
 def test_demo_shows_everything_in_about_forty_seconds() -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine.cli.spoken import LISTED, Glance, Happened, span, summary
-from engine.model import Event, EventType, State, WorkerStatus
+from engine.cli.spoken import LISTED, Glance, Happened, span, summary, summary_json
+from engine.model import Event, EventType, Spending, State, WorkerStatus
 from engine.views import AttentionRow, Need, Progress, WorkerRow
 
 if TYPE_CHECKING:
@@ -79,6 +79,21 @@ def test_a_dag_without_tasks_and_one_that_is_all_done_are_said_so() -> None:
     done, *rest = summary(glance({State.DONE: 2}))
     assert done.endswith(" all 2 tasks are done.")
     assert rest == ["No worker is live.", "Nothing needs you."]
+
+
+@pytest.mark.parametrize(
+    ("spending", "told"),
+    [
+        (Spending(None, 3_100_000, 0, 20_000, 1234.5), "3,120,000 tokens and $1,234.50"),
+        (Spending(None, 1, None, None), "1 token"),
+        (Spending(cost=0.5), "$0.50"),
+    ],
+)
+def test_what_is_spent_is_said_and_alone_is_no_news(spending: Spending, told: str) -> None:
+    seen = glance({State.RUNNING: 1}, spending=spending)
+    assert f"Spent until now: {told}." in summary(seen)
+    assert seen.counts == glance({State.RUNNING: 1}).counts
+    assert summary_json(seen)["progress"]["spending"]["cost"] == spending.cost
 
 
 def test_a_need_is_told_in_full_once_and_only_counted_later() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.text import age, cells, clean_text, cut_middle, duration, plural
+from engine.text import age, cells, clean_text, cut_middle, duration, money, plural, tokens
 
 ESC = "\x1b"
 BANNED = [chr(n) for n in range(0x20) if chr(n) != "\n"] + [chr(n) for n in range(0x7F, 0xA0)]
@@ -191,3 +191,32 @@ def test_plural_agrees_with_its_number() -> None:
     assert plural(1, "task") == "1 task"
     assert plural(0, "task") == "0 tasks"
     assert plural(12_000, "retry", "retries") == "12,000 retries"
+
+
+@pytest.mark.parametrize(
+    ("dollars", "text"),
+    [
+        (0, "$0.00"),
+        (0.0004, "$0.001"),
+        (0.0042, "$0.004"),
+        (0.00999, "$0.01"),
+        (1.239, "$1.24"),
+        (99.99, "$99.99"),
+        (99.996, "$100"),
+        (9994, "$9994"),
+        (9996, "$10.0k"),
+        (1_250_000, "$1.2M"),
+    ],
+)
+def test_money_is_short_and_never_nothing(dollars: float, text: str) -> None:
+    assert money(dollars) == text
+    assert len(money(dollars)) <= 7
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (9_949, "9.9k"), (34_400, "34k"), (999_400, "999k"),
+     (999_600, "1.0M"), (12_300_000, "12M")],
+)  # fmt: skip
+def test_tokens_are_short(count: int, text: str) -> None:
+    assert tokens(count) == text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.model import ACTIVE, FINISHED, LIVE_WORKERS, Reason, State, WorkerStatus
 from engine.text import clean_text
+from engine.views import TRANSCRIBED
 from tui.actions.model import Place
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from engine.views import TaskRow, WorkerRow
     from tui.actions.model import Selection
 
-_ALONE = frozenset({Place.LOG, Place.GRAPH, Place.TIMELINE})
+_ALONE = frozenset({Place.LOG, Place.TRANSCRIPT, Place.GRAPH, Place.TIMELINE})
 """Screens of one pane."""
 
 
@@ -159,14 +160,25 @@ def a_worker(selection: Selection) -> str | None:
 
 def a_log(selection: Selection) -> str | None:
     """Refuse where nothing has run yet."""
+    return _no_run(selection, "log")
+
+
+def _no_run(selection: Selection, what: str) -> str | None:
     if selection.run is not None:
         return None
     task = selection.task
     if task is None:
-        return None if selection.opens is not None else "choose a task or a run first"
-    if not task.attempts and task.state not in ACTIVE:
-        return f"{clean_text(task.id)} has not run yet: there is no log"
+        return None if selection.opens is not None else _no_task(selection)
+    # Not by its attempts: one that was put back has none, and its run is there all the same.
+    if task.worker_id is None:
+        return f"{clean_text(task.id)} has not run yet: there is no {what}"
     return None
+
+
+def _no_task(selection: Selection) -> str:
+    if selection.worker is not None:
+        return f"{clean_text(selection.worker.id)} holds no task"
+    return "choose a task or a run first"
 
 
 def earlier_run(selection: Selection) -> str | None:
@@ -180,8 +192,14 @@ def later_run(selection: Selection) -> str | None:
 
 
 def transcript(selection: Selection) -> str | None:
-    """Say that nothing that runs today keeps a transcript."""
-    return a_log(selection) or "this run keeps no transcript; l shows its log"
+    """Refuse where no agent has run yet, or never will."""
+    row = selection.run or selection.task
+    # Of what is gone nobody knows what it was: it may have left one.
+    if row is not None and row.kind and row.kind not in TRANSCRIBED:
+        task_id = clean_text(selection.run.task_id if selection.run is not None else row.id)
+        kind = clean_text(row.kind)
+        return f"{task_id} is a {kind} task; only agents have a transcript. l shows its log"
+    return _no_run(selection, "transcript")
 
 
 def elsewhere(

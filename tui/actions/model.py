@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from engine.model import ALL_AGENTS
+from engine.text import clean_text, cut_middle
+from engine.views import TRANSCRIBED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.commands import Command
     from engine.views import RunRow, TaskRow, WorkerRow
+
+_NAME = 16
+"""Cells of an agent's name in the footer."""
 
 
 class Place(StrEnum):
@@ -23,6 +30,7 @@ class Place(StrEnum):
     STALE = "stale"
     DETAIL = "detail"
     LOG = "log"
+    TRANSCRIPT = "transcript"
     HISTORY = "history"
     GRAPH = "graph"
     TIMELINE = "timeline"
@@ -35,7 +43,7 @@ class Group(StrEnum):
 
     STEER = "Steer"
     LOOK = "Look"
-    TEXT = "In a log"
+    TEXT = "In a log or a transcript"
     MOVE = "Move"
     PROGRAM = "Program"
 
@@ -45,11 +53,12 @@ class Selection(Struct, frozen=True):
 
     `task` is a row that shows a task; `worker` the worker under the cursor, or the one that
     holds `task`. `opens` is the id of the task that `enter` would show, `run` the run under the
-    cursor. `marked` are the keys of the marked rows, tasks or workers by `place`: with them an
-    action is for all of these, and the row under the cursor does not matter. `who` is the id of
-    the worker that an event names, `gone` that nobody knows it any more. `earlier` and `later`:
-    whether the task of `run` has other runs. `tree`: the graph is shown as one. `lacking`: the
-    agent that no worker serves.
+    cursor, `run_id` the one that an event names. `marked` are the keys of the marked rows, tasks
+    or workers by `place`: with them an action is for all of these, and the row under the cursor
+    does not matter. `who` is the id of the worker that an event names, `gone` that nobody knows
+    it any more. `earlier` and `later`: whether the task of `run` has other runs. `tree`: the graph
+    is shown as one. `about`: the agent that the row itself is about. `held` are the agents whose
+    claims are held (`*`: all).
     """
 
     place: Place
@@ -60,18 +69,35 @@ class Selection(Struct, frozen=True):
     watching: bool = False
     marked: tuple[str, ...] = ()
     run: RunRow | None = None
+    run_id: str | None = None
     who: str | None = None
     gone: bool = False
     earlier: bool = False
     later: bool = False
     tree: bool = False
-    lacking: str | None = None
+    about: str | None = None
 
     @property
     def agent(self) -> str | None:
         """The agent of what is under the cursor."""
         row = self.worker or self.task or self.run
-        return row.agent if row is not None else self.lacking
+        return row.agent if row is not None else self.about
+
+    @property
+    def claims(self) -> str:
+        """Whose claims `hold` holds or resumes: all (`*`), in the list of needs the row's agent's.
+
+        There, too, it is all of them while all are held, and the agent itself is not.
+        """
+        agent = self.agent if self.place is Place.ATTENTION else None
+        if agent is None or (ALL_AGENTS in self.held and agent not in self.held):
+            return ALL_AGENTS
+        return agent
+
+    @property
+    def holds(self) -> bool:
+        """Whether `hold` would hold claims, and not resume them."""
+        return self.claims not in self.held
 
     @property
     def of_workers(self) -> bool:
@@ -123,8 +149,37 @@ class Action(Struct, frozen=True):
                 return need_you(needs)
             case "tree" if selection.tree:
                 return "layers"
-            case "hold" if selection.held:
-                return "resume"
+            case "hold":
+                return _hold_label(selection)
             case "detail" if selection.place is Place.HISTORY:
-                return "log"
+                return "transcript" if leads_to_transcript(selection) else "log"
         return self.label
+
+    def help_for(self, selection: Selection) -> str:
+        """Return what the action does for the selection, in a sentence."""
+        if self.name != "hold" or selection.claims == ALL_AGENTS:
+            return self.help
+        whose = clean_text(selection.claims)
+        return f"{'Hold' if selection.holds else 'Resume'} the claims of {whose}"
+
+    def is_offered(self, selection: Selection) -> bool:
+        """Say whether the footer has the action here, be it dimmed.
+
+        It does not where nobody would look for it: other runs where there is one, and in the list
+        of needs, which says of each row what can be done, what cannot.
+        """
+        if selection.place not in self.places or not self.label:
+            return False
+        if self.name in {"former_run", "later_run"}:
+            return selection.earlier or selection.later
+        return selection.place is not Place.ATTENTION or self.refuse(selection) is None
+
+
+def _hold_label(selection: Selection) -> str:
+    does, whose = "hold" if selection.holds else "resume", selection.claims
+    return does if whose == ALL_AGENTS else f"{does} {cut_middle(clean_text(whose), _NAME)}"
+
+
+def leads_to_transcript(selection: Selection) -> bool:
+    """Say whether what the run under the cursor put out is told best by its transcript."""
+    return selection.run is not None and selection.run.kind in TRANSCRIBED

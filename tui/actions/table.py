@@ -96,17 +96,18 @@ def _purge(selection: Selection) -> tuple[Command, ...]:
 
 
 def _hold(selection: Selection) -> tuple[Command, ...]:
-    return tuple(Resume(agent) for agent in selection.held) or (Hold(),)
+    return (Hold(selection.claims) if selection.holds else Resume(selection.claims),)
 
 
 _PANES = frozenset({Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE})
 _ALL = frozenset(Place)
 _TASK_LISTS = frozenset({Place.TASKS, Place.ATTENTION, Place.GRAPH})
 _LISTS = _PANES | {Place.HISTORY, Place.ATTENTION, Place.TIMELINE, Place.GRAPH}
-_STEERED = _ALL - {Place.EVENTS, Place.LOG, Place.HISTORY}
+_STEERED = _ALL - {Place.EVENTS, Place.LOG, Place.TRANSCRIPT, Place.HISTORY}
 _FILTERED = frozenset({Place.TASKS, Place.EVENTS, Place.HISTORY})
 _SORTED = frozenset({Place.TASKS, Place.HISTORY})
-_SEARCHED = frozenset({Place.LOG, Place.GRAPH})
+_TEXTS = frozenset({Place.LOG, Place.TRANSCRIPT})
+_SEARCHED = _TEXTS | {Place.GRAPH}
 _MARKED = frozenset({Place.TASKS, Place.WORKERS, Place.STALE})
 
 ACTIONS: tuple[Action, ...] = (
@@ -144,8 +145,9 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("log", ("l",), "log", "Show the output of the run", Group.LOOK,
            _ALL - {Place.LOG}, legality.elsewhere(Place.LOG, "the log", legality.a_log)),
-    Action("transcript", ("t",), "", "Show what an agent said and did", Group.LOOK,
-           frozenset(), legality.transcript),
+    Action("transcript", ("t",), "transcript", "Show what the agent said and did in the run",
+           Group.LOOK, _ALL - {Place.TRANSCRIPT},
+           legality.elsewhere(Place.TRANSCRIPT, "the transcript", legality.transcript)),
     Action("attention", ("!", "exclamation_mark"), "needs you",
            "List what needs you: only a human can settle it", Group.LOOK,
            _ALL - {Place.ATTENTION},
@@ -192,40 +194,44 @@ ACTIONS: tuple[Action, ...] = (
     Action("left", ("left",), "", "To the left", Group.MOVE, local="shift(-1)"),
     Action("right", ("right",), "", "To the right", Group.MOVE, local="shift(1)"),
     Action("first", ("g", "home"), "", "To the top", Group.MOVE, local="first"),
-    Action("last", ("G", "end"), "", "To the end; events and logs follow again", Group.MOVE,
+    Action("last", ("G", "end"), "", "To the end; what grows is followed again", Group.MOVE,
            local="last"),
     Action("page_down", ("pagedown",), "", "A screenful down", Group.MOVE, local="page(1)"),
     Action("page_up", ("pageup",), "", "A screenful up", Group.MOVE, local="page(-1)"),
-    Action("find", ("/",), "find", "Find text or a /regex/ in the log, tasks in the graph",
+    Action("find", ("/",), "find", "Find text or a /regex/ in what one reads, tasks in the graph",
            Group.MOVE, _SEARCHED, local="find"),
     Action("find_next", ("n",), "next", "To the next match", Group.MOVE, _SEARCHED,
            local="find_next(1)"),
     Action("find_previous", ("N",), "", "To the match before", Group.MOVE, _SEARCHED,
            local="find_next(-1)"),
-    Action("follow", ("f",), "follow", "Stay at the end of a growing log, or stay here",
-           Group.TEXT, frozenset({Place.LOG}), local="follow"),
-    Action("wrap", ("W",), "wrap", "Break long lines, or cut them", Group.TEXT,
+    Action("fold", ("space",), "fold", "Fold or unfold a fan of tasks, or a long entry",
+           Group.MOVE, frozenset({Place.GRAPH, Place.TRANSCRIPT}), local="fold"),
+    Action("follow", ("f",), "follow", "Stay at the end of what grows, or stay here",
+           Group.TEXT, _TEXTS, local="follow"),
+    Action("wrap", ("W",), "wrap", "Break long lines of a log, or cut them", Group.TEXT,
            frozenset({Place.LOG}), local="wrap"),
-    Action("numbers", ("#",), "numbers", "Number the lines", Group.TEXT,
+    Action("numbers", ("#",), "numbers", "Number the lines of a log", Group.TEXT,
            frozenset({Place.LOG}), local="numbers"),
     Action("copy", ("y",), "copy", "Copy the selection, or the line", Group.TEXT,
-           frozenset({Place.LOG}), local="copy"),
+           _TEXTS, local="copy"),
     Action("select", ("v",), "select", "Begin a selection of lines here, or end it", Group.TEXT,
-           frozenset({Place.LOG}), local="select"),
+           _TEXTS, local="select"),
     Action("stream", ("e",), "out/err", "Standard error instead of standard output, or back",
            Group.TEXT, frozenset({Place.LOG}), local="stream"),
     Action("pager", ("P",), "pager", "Open the file in $PAGER", Group.TEXT,
-           frozenset({Place.LOG}), local="pager"),
-    Action("former_run", ("[",), "run before", "Show the log of the run before", Group.TEXT,
-           frozenset({Place.LOG}), legality.earlier_run, local="other_run(-1)"),
-    Action("later_run", ("]",), "run after", "Show the log of the run after", Group.TEXT,
-           frozenset({Place.LOG}), legality.later_run, local="other_run(1)"),
+           _TEXTS, local="pager"),
+    Action("unfold", ("enter",), "", "All of a long entry of a transcript, or less", Group.TEXT,
+           frozenset({Place.TRANSCRIPT}), local="fold"),
+    Action("fold_all", ("F",), "fold all", "Fold all entries of a transcript, or none", Group.TEXT,
+           frozenset({Place.TRANSCRIPT}), local="fold_all"),
+    Action("former_run", ("[",), "run before", "Show the same of the run before", Group.TEXT,
+           _TEXTS, legality.earlier_run, local="other_run(-1)"),
+    Action("later_run", ("]",), "run after", "Show the same of the run after", Group.TEXT,
+           _TEXTS, legality.later_run, local="other_run(1)"),
     Action("zoom_in", ("+", "plus"), "closer", "Show less time, larger", Group.MOVE,
            frozenset({Place.TIMELINE}), local="scale(1)"),
     Action("zoom_out", ("-", "minus"), "wider", "Show more time, smaller", Group.MOVE,
            frozenset({Place.TIMELINE}), local="scale(-1)"),
-    Action("fold", ("space",), "fold", "Fold or unfold a fan of tasks", Group.MOVE,
-           frozenset({Place.GRAPH}), local="fold"),
     Action("tree", ("v",), "tree", "Draw the DAG as a tree, or in layers again", Group.MOVE,
            frozenset({Place.GRAPH}), local="tree"),
     Action("palette", (":", "ctrl+p"), "palette", "Every action and every task by name",

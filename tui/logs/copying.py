@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from tui.logs.file import LogFile
+    from tui.logs.pieces import Pieces
 
 COPY_LIMIT = 1024 * 1024
 """Bytes that are copied at most: a terminal that takes more is rare."""
@@ -21,7 +21,7 @@ class Copied(Struct, frozen=True):
     cut: bool
 
 
-def copied(file: LogFile, first: int, last: int, limit: int = COPY_LIMIT) -> Copied:
+def copied(file: Pieces, first: int, last: int, limit: int = COPY_LIMIT) -> Copied:
     """Return the lines that the pieces from `first` to `last` belong to, at most `limit` bytes."""
     if not file.size:
         return Copied("", 0, cut=False)

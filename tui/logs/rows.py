@@ -1,6 +1,6 @@
 """The rows of a log: how pieces are broken for a width, what a row shows, what is next to it.
 
-Reads through a `LogFile`: for a thread. Where one is, is the business of `viewport`.
+Reads through `Pieces`: for a thread. Where one is, is the business of `viewport`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tui.logs.cells import row_starts, window
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tui.logs.file import LogFile, Piece
+    from tui.logs.pieces import Piece, Pieces
     from tui.logs.search import Needle, Span, Spot
 
 _EDGE = 1
@@ -51,7 +51,7 @@ class Rows:
     `needle` is what is marked in them, `found` the match that one went to.
     """
 
-    def __init__(self, file: LogFile, *, width: int, height: int) -> None:
+    def __init__(self, file: Pieces, *, width: int, height: int) -> None:
         self.file = file
         self.wraps = True
         self.numbered = False

@@ -14,7 +14,7 @@ from msgspec import Struct
 from engine.text import clean_text
 
 if TYPE_CHECKING:
-    from tui.logs.file import LogFile
+    from tui.logs.pieces import Pieces
 
 SLICE = 512 * 1024
 """Bytes that a step looks through: about 10 ms where escape sequences have to be removed."""
@@ -168,7 +168,7 @@ class Search:
         """Return how much of the log was looked through, 0 to 1."""
         return min(1.0, self._seen / size) if size else 1.0
 
-    def step(self, file: LogFile, limit: int = SLICE) -> None:
+    def step(self, file: Pieces, limit: int = SLICE) -> None:
         """Look through about `limit` bytes more."""
         edge = file.end_of(file.start_of(self.origin.start)) if file.size else 0
         if self._at is None:
@@ -181,7 +181,7 @@ class Search:
     # Both go over the origin's own piece twice: once for what is past the origin, and once at the
     # very end for what is before it.
 
-    def _forward(self, file: LogFile, at: int, limit: int, edge: int) -> None:
+    def _forward(self, file: Pieces, at: int, limit: int, edge: int) -> None:
         stop = edge if self.wrapped else file.size
         if at >= stop:
             self._turn(0)
@@ -198,7 +198,7 @@ class Search:
         self._seen += end - at
         self._at = end
 
-    def _backward(self, file: LogFile, at: int, limit: int) -> None:
+    def _backward(self, file: Pieces, at: int, limit: int) -> None:
         stop = self.origin.start if self.wrapped else 0
         if at <= stop:
             self._turn(file.size)
@@ -214,7 +214,7 @@ class Search:
         self._seen += at - begin
         self._at = begin
 
-    def _last(self, file: LogFile, start: int, upto: int, text: str) -> Span | None:
+    def _last(self, file: Pieces, start: int, upto: int, text: str) -> Span | None:
         # Line by line from the end: where matches are many, the first line has one.
         holds_origin = not self.wrapped and start <= self.origin.start < upto
         end = len(text)
@@ -236,14 +236,14 @@ class Search:
         self.wrapped = True
         self._at = at
 
-    def _hit(self, file: LogFile, start: int, upto: int, text: str, span: Span) -> None:
+    def _hit(self, file: Pieces, start: int, upto: int, text: str, span: Span) -> None:
         begin = text.rfind("\n", 0, span[0]) + 1
         at = _piece_start(file, start, upto, text, begin)
         self.found = Spot(at, span[0] - begin, span[1] - span[0])
         self.done = True
 
 
-def _piece_start(file: LogFile, start: int, upto: int, text: str, begin: int) -> int:
+def _piece_start(file: Pieces, start: int, upto: int, text: str, begin: int) -> int:
     """Return where the piece begins whose text begins at `begin` of the run's text."""
     lines = text.count("\n", 0, begin)
     data = file.bytes(start, upto)

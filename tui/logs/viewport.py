@@ -1,24 +1,26 @@
 """A screenful of a log: where one is in it, which rows one sees, how moving changes that.
 
 The place is the piece at the top and the row of it, so wrapping lays out a screenful and never
-the file. Reads through a `LogFile`: for a thread. Knows no widget, no colour and no key.
+the file. Reads through `Pieces`: for a thread. Knows no widget, no colour and no key.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
+from engine.growing import News, Standing
 from tui.logs.cells import span_cells
 from tui.logs.copying import COPY_LIMIT, Copied, copied
-from tui.logs.file import LogFile, News, Standing
+from tui.logs.file import LogFile
 from tui.logs.rows import Place, Row, Rows
 from tui.logs.search import TOP, Spot
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tui.logs.pieces import Pieces
     from tui.logs.search import Needle
 
 _STEP = 8
@@ -27,14 +29,15 @@ _COUNTED_AT_ONCE = 8
 
 Whereabouts = tuple[Place, int]
 """The place at the top, and the piece that one is on."""
+Counts = Literal["line", "entry"]
 
 
 class Frame(Struct, frozen=True):
     """All that is shown at one moment. Bytes `top` to `bottom` of `size` are on screen.
 
     `cursor` is the piece that one is on, `chosen` the first and the last piece that are selected.
-    `line` of `lines` is where the cursor is; None while that is not counted yet. `spot` is where
-    a search starts, `whereabouts` how to come back here.
+    `line` of `lines` is where the cursor is, None while that is not counted yet; `counts` says
+    what is counted. `spot` is where a search starts, `whereabouts` how to come back here.
     """
 
     rows: tuple[Row, ...] = ()
@@ -50,12 +53,13 @@ class Frame(Struct, frozen=True):
     trouble: str = ""
     spot: Spot = TOP
     whereabouts: Whereabouts = ((0, 0), 0)
+    counts: Counts = "line"
 
 
 class Viewport(Rows):
     """Where one is in a log. `width` and `height` are the cells and rows there are."""
 
-    def __init__(self, file: LogFile, *, width: int = 80, height: int = 24) -> None:
+    def __init__(self, file: Pieces, *, width: int = 80, height: int = 24) -> None:
         super().__init__(file, width=width, height=height)
         self.follows = True
         self.changed = True
@@ -70,11 +74,15 @@ class Viewport(Rows):
     def open(self, path: Path) -> None:
         """Show another file, from its end."""
         self.file.close()
-        self.file = LogFile(path)
+        self.file = self._opened(path)
         self._found = self._anchor = None
         self._column = 0
         self.refresh()
         self.last()
+
+    @staticmethod
+    def _opened(path: Path) -> Pieces:
+        return LogFile(path)
 
     def resize(self, width: int, height: int) -> None:
         """Lay out for so many cells and rows."""
@@ -114,6 +122,7 @@ class Viewport(Rows):
             self._top = (self.file.start_of(self._top[0]), 0) if self.file.size else (0, 0)
             self._cursor = self.file.start_of(self._cursor) if self.file.size else 0
             self._fill()
+            self._clamp()
 
     def _spot(self) -> Spot:
         # At the match that one went to, else before the line that one is on.
@@ -323,7 +332,9 @@ class Viewport(Rows):
         if self.file.size:
             piece = self._piece(self._top)
             self._top = piece.start, min(self._top[1], len(self._starts(piece)) - 1)
-            self._reveal((self._cursor, 0))
+            # Of one that is taller than the screen, one may be far from its first row.
+            if all(start != self._cursor for start, _ in self._view()):
+                self._reveal((self._cursor, 0))
             self._fill()
 
     def _show_column(self, text: str, spot: Spot) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.growing import Standing
 from engine.text import clean_text, cut_middle
+from engine.views import TRANSCRIBED
 from tui import look
-from tui.logs.file import Standing
 from tui.widgets.bars import Piece
-from tui.widgets.cells import Tone
+from tui.widgets.cells import Tone, line_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.views import RunRow
     from tui.logs.viewport import Frame
+    from tui.widgets.cells import Line
 
 _OTHER = {"stdout": "stderr", "stderr": "stdout"}
 
 
 def why_empty(run: RunRow, stream: str, standing: Standing) -> str:
     """Return what would fill the log of a run, or why nothing will."""
+    if stream == "stdout" and run.kind in TRANSCRIBED:
+        return "what an agent writes to stdout is its transcript: t shows it, e shows stderr"
     if run.outcome is None:
         return f"no output yet on {stream}"
     if standing is Standing.THERE:
@@ -31,18 +35,33 @@ def why_empty(run: RunRow, stream: str, standing: Standing) -> str:
     return "this run left no output: it wrote none, or agentmux gc removed it"
 
 
-def why_no_run(task_id: str, run_id: str | None) -> str:
-    """Return why there is no run to show."""
+def why_no_run(task_id: str, run_id: str | None, what: str = "log") -> str:
+    """Return why there is no run whose log, or `what` else, could be shown."""
     if run_id is not None:
         return "this run is not in the store any more"
-    return f"{clean_text(task_id)} has not run yet: there is no log"
+    return f"{clean_text(task_id)} has not run yet: there is no {what}"
+
+
+def why_silent(run: RunRow, standing: Standing) -> str:
+    """Return what would fill the transcript of a run, or why nothing will."""
+    if run.kind and run.kind not in TRANSCRIBED:
+        kind = clean_text(run.kind)
+        return f"this is a {kind} task; only agents have a transcript. l shows its log"
+    if run.outcome is None:
+        return "no word from the agent yet"
+    if standing is Standing.THERE:
+        return "the agent said nothing; l shows its log, e there what it wrote to stderr"
+    if run.exit_code is not None:
+        return "the transcript of this run was removed, by agentmux gc or by hand"
+    return "this run left no transcript: its agent never spoke, or agentmux gc removed it"
 
 
 def head_pieces(
-    task_id: str, runs: Sequence[RunRow], run: RunRow | None, stream: str, frame: Frame, width: int
+    task_id: str, runs: Sequence[RunRow], run: RunRow | None, what: Line, frame: Frame, width: int
 ) -> list[Piece]:
-    """Return the head line: the task, which of its `runs` (newest first), which file of it."""
-    name = cut_middle(clean_text(task_id), max(12, width - 48))
+    """Return the head line: the task, which of its `runs` (newest first), `what` of that."""
+    room = width - 42 - line_width(what)
+    name = cut_middle(clean_text(task_id), max(12, min(20, width // 4), room))
     pieces = [Piece((("agentmux", Tone.BOLD),), drop=9), Piece(((name, Tone.BOLD),))]
     if run is not None:
         symbol = look.run_symbol(run)
@@ -52,7 +71,8 @@ def head_pieces(
         if len(runs) > 1:
             text = f"run {len(runs) - runs.index(run)} of {len(runs)}"
             pieces.append(Piece(((text, Tone.DIM),), drop=4))
-    pieces.append(Piece(((stream, Tone.TEXT),)))
+    if what:
+        pieces.append(Piece(what))
     pieces.append(Piece(((look.memory(frame.size), Tone.DIM),), drop=3))
     if frame.follows and run is not None and run.outcome is None:
         pieces.append(Piece((("follows", Tone.RUNNING),)))
@@ -69,7 +89,8 @@ def where(frame: Frame) -> str:
     if frame.chosen is not None:
         parts.append("selecting: y copies, esc ends")
     if frame.line is not None and frame.lines is not None:
-        parts.append(f"line {frame.line:,} of {frame.lines:,}")
+        parts.append(f"{frame.counts} {frame.line:,} of {frame.lines:,}")
     else:
-        parts.append(f"{frame.bottom * 100 // frame.size} %, counting lines")
+        many = "lines" if frame.counts == "line" else "entries"
+        parts.append(f"{frame.bottom * 100 // frame.size} %, counting {many}")
     return " · ".join(parts)

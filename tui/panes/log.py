@@ -81,8 +81,12 @@ class LogText(Painter, can_focus=True):
         """Why what is asked for cannot be shown."""
         self._lines: dict[int, tuple[Row | str | None, str]] = {}
         self._dragging = False
-        self._viewport = Viewport(LogFile(path))
+        self._viewport = self._made(path)
         self.reader = Reader(self._viewport, show=self._show, tell=self._tell, fail=self._fail)
+
+    @staticmethod
+    def _made(path: Path) -> Viewport:
+        return Viewport(LogFile(path))
 
     def on_mount(self) -> None:
         """Begin to read."""
@@ -170,15 +174,25 @@ class LogText(Painter, can_focus=True):
         return self.strip(((room, tone), (text, tone)), width)
 
     def _segments(self, row: Row, under: str) -> Iterator[Segment]:
-        dim, plain = self.tone(Tone.DIM, under), self.tone(Tone.TEXT, under)
+        dim = self.tone(Tone.DIM, under)
         if under == "row-cursor" or self._is_chosen(row):
             mark = _CURSOR if under == "row-cursor" else _CHOSEN
             yield Segment(mark, self.tone(Tone.BOLD, under))
         else:
             mark = _LEFT if row.left else _CONTINUED if row.continued and not row.head else " "
             yield Segment(mark, dim)
+        yield from self._row_segments(row, under)
+        if row.right:
+            # The last cell is free for it: see `on_resize`.
+            yield Segment(_RIGHT, dim)
+
+    def _row_segments(self, row: Row, under: str) -> Iterator[Segment]:
         if row.head:
-            yield Segment(row.head, dim)
+            yield Segment(row.head, self.tone(Tone.DIM, under))
+        yield from self._text_segments(row, self.tone(Tone.TEXT, under))
+
+    @staticmethod
+    def _text_segments(row: Row, plain: Style) -> Iterator[Segment]:
         at = 0
         for begin, end, now in row.marks:
             begin = max(at, begin)  # noqa: PLW2901 - matches may overlap where one begins anew
@@ -188,9 +202,6 @@ class LogText(Painter, can_focus=True):
             yield Segment(row.text[begin:end], plain + (_CURRENT if now else _MATCH))
             at = end
         yield Segment(row.text[at:], plain)
-        if row.right:
-            # The last cell is free for it: see `on_resize`.
-            yield Segment(_RIGHT, dim)
 
     def on_resize(self) -> None:
         """Lay out anew; a cell at the right stays free."""

@@ -25,10 +25,11 @@ class RunsList(RowList[RunRow]):
         Column("task", 16, 40, middle=True, sort="task"),
         Column("agent", 6, 14, middle=True, drop=5, sort="agent"),
         Column("worker", 8, 18, middle=True, drop=4, sort="worker"),
-        Column("try", 3, 5, right=True, drop=6, sort="try"),
+        Column("try", 3, 5, right=True, drop=7, sort="try"),
         Column("outcome", 9, drop=2, sort="outcome"),
         Column("took", 5, right=True, drop=1, sort="took"),
-        Column("exit", 4, right=True, drop=7),
+        Column("cost", 6, right=True, drop=6, sort="cost"),
+        Column("exit", 4, right=True, drop=8),
         Column("error", 12, 72, fills=True, drop=3),
     )
     EMPTY = "no run yet: a worker's first claim begins one"
@@ -62,6 +63,7 @@ class RunsList(RowList[RunRow]):
             (f"#{row.attempt}", Tone.DIM),
             (look.run_words(row), tone),
             (look.run_took(row, now), Tone.TEXT),
+            (look.run_cost(row), Tone.TEXT),
             ("" if row.exit_code is None else str(row.exit_code), tone if loud else Tone.DIM),
             (clean_text(row.error or "").strip(), tone if loud else Tone.DIM),
         )

@@ -35,7 +35,7 @@ _NEAR = 2
 """Rows before and behind the cursor whose tasks are read too: the next key may be there already."""
 _TOLD = frozenset({"detail", "log", "worker"})
 """What is told of beside the actions that steer."""
-_NOT_TOLD = frozenset({"hold", "reseed", "reset"})
+_NOT_TOLD = frozenset({"reseed", "reset"})
 """What steers the whole fleet settles nothing here."""
 
 
@@ -159,16 +159,22 @@ class AttentionScreen(ListingScreen):
         need = self.rows.current
         if need is None:
             return []
-        return need_about(need, list(self._keys()), self._engine.clock.now(), width)
+        return need_about(need, list(self._keys(need)), self._engine.clock.now(), width)
 
-    def _keys(self) -> Iterator[tuple[str, str]]:
+    def _keys(self, need: AttentionRow) -> Iterator[tuple[str, str]]:
         """Tell the keys that act on the row under the cursor, as the footer would."""
         selection, keymap = self.selection(), self.fitted.keymap
         for action in ACTIONS:
-            told = action.name in _TOLD or (action.group is Group.STEER and action.command)
-            told = told or (action.name == "add" and selection.lacking is not None)
-            if told and action.name not in _NOT_TOLD and action.refuse(selection) is None:
-                yield keymap.shown(action), action.help
+            match action.name:
+                case "add":
+                    told = need.agent is not None
+                case "hold":
+                    told = need.held is not None and not selection.holds
+                case name:
+                    steers = action.group is Group.STEER and action.command is not None
+                    told = name in _TOLD or (steers and name not in _NOT_TOLD)
+            if told and action.refuse(selection) is None:
+                yield keymap.shown(action), action.help_for(selection)
 
     def tick(self) -> None:
         """Let the ages grow, and look again now and then."""
@@ -209,5 +215,5 @@ class AttentionScreen(ListingScreen):
             opens,
             self._held.value,
             self._watching,
-            lacking=need.agent if need is not None else None,
+            about=None if need is None else need.agent or need.held,
         )

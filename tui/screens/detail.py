@@ -11,13 +11,14 @@ from textual.containers import Container
 
 from engine.errors import TaskNotFound
 from engine.text import clean_text, cut_middle
+from engine.views import TRANSCRIBED
 from tui import describe, look
 from tui.actions.model import Place, Selection
 from tui.panes.pane import Pane
 from tui.screens.paned import PanedScreen
 from tui.snapshot import explain
 from tui.styled import STYLES
-from tui.tail import Tail, read_tail
+from tui.tail import Tail, read_tail, read_words
 from tui.widgets.bars import Bar, Piece
 from tui.widgets.cells import Tone
 from tui.widgets.document import Document
@@ -120,6 +121,9 @@ class DetailScreen(PanedScreen):
             return picture
         folder = self._engine.layout.run_folder(self._task_id, detail.runs[0].id)
         tails = [(n, await asyncio.to_thread(read_tail, folder / f"{n}.log")) for n in _FILES]
+        if detail.task.kind in TRANSCRIBED:
+            words = partial(read_words, folder, over=not _going_on(detail))
+            tails.insert(0, ("transcript", await asyncio.to_thread(words)))
         return Picture(picture.detail, picture.worker, picture.held, tuple(tails))
 
     def show(self) -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on, work
 from textual.containers import Horizontal
 
+from engine.growing import Standing
 from engine.text import clean_text, plural
 from tui.actions.model import Place, Selection
 from tui.actions.table import BY_NAME
 from tui.logs import words
 from tui.logs.copying import COPY_LIMIT
-from tui.logs.file import Standing
 from tui.logs.search import Search
 from tui.logs.viewport import Viewport
 from tui.outside import PagerError, page
@@ -27,7 +27,8 @@ from tui.panes.pane import Pane
 from tui.screens.paned import PanedScreen
 from tui.snapshot import explain
 from tui.styled import STYLES
-from tui.widgets.bars import Bar
+from tui.widgets.bars import Bar, Piece
+from tui.widgets.cells import Tone
 from tui.widgets.gauge import Gauge
 
 if TYPE_CHECKING:
@@ -50,7 +51,14 @@ _MIB = 1024 * 1024
 
 
 class LogScreen(PanedScreen):
-    """The log of one run. Without a `run_id`, that of the task's newest run."""
+    """The log of one run. Without a `run_id`, that of the task's newest run.
+
+    What is a text of a run, too, but another one, is a kind of it.
+    """
+
+    PLACE = Place.LOG
+    TITLED = "Log"
+    SEARCH: ClassVar[type[Search]] = Search
 
     CSS_PATH: ClassVar[list[str | os.PathLike[str]]] = [  # type: ignore[assignment]  # Textual types the one, takes the other
         STYLES / "log.tcss",
@@ -67,6 +75,7 @@ class LogScreen(PanedScreen):
         self._watching = watching
         self._stream = "stdout"
         self._runs: tuple[RunRow, ...] = ()
+        self._held: tuple[str, ...] = ()
         self._trouble = ""
         self._read = False
         self._needle: Needle | None = None
@@ -76,12 +85,15 @@ class LogScreen(PanedScreen):
         self._steps = 0
         self._before: Frame | None = None
         self.head = Bar(id="head")
-        self.text = LogText(self._path, id="log-text")
+        self.text = self._made()
         self.gauge = Gauge(id="log-gauge")
         self.find = FindLine(self._seek, self._close_find, id="find-line")
         self._pane = Pane(
-            1, "Log", Horizontal(self.text, self.gauge, id="log-body"), self.find, id="log"
+            1, self.TITLED, Horizontal(self.text, self.gauge, id="log-body"), self.find, id="log"
         )
+
+    def _made(self) -> LogText:
+        return LogText(self._path, id="log-text")
 
     def compose(self) -> ComposeResult:
         """Lay the screen out."""
@@ -126,12 +138,13 @@ class LogScreen(PanedScreen):
             if self._run_id is not None and self._run_id not in {run.id for run in runs}:
                 run = await queries.run(self._run_id)
                 runs = [*runs, run] if run is not None else runs
+            held = (await queries.progress()).held
         except Exception as error:  # noqa: BLE001 - whatever it is, the screen says so and lives on
             self._trouble = explain(error)
         else:
             self._trouble, self._read = "", True
             was_live = self._live
-            self._runs = tuple(runs)
+            self._runs, self._held = tuple(runs), held
             if self._run_id is None and runs:
                 self._go_to_run(runs[0].id)
             elif was_live and not self._live:
@@ -170,11 +183,12 @@ class LogScreen(PanedScreen):
             frame.top / frame.size if frame.size else 0.0,
             frame.bottom / frame.size if frame.size else 1.0,
         )
-        width = self.size.width
-        self.head.put(
-            words.head_pieces(self._task_id, self._runs, self.run, self._stream, frame, width)
-        )
+        self.head.put(self._head_pieces(frame))
         self._pane.caption(self._trouble or self._status or self._sought, words.where(frame))
+
+    def _head_pieces(self, frame: Frame) -> list[Piece]:
+        what = ((self._stream, Tone.TEXT),)
+        return words.head_pieces(self._task_id, self._runs, self.run, what, frame, self.size.width)
 
     def _nothing_to_read(self, frame: Frame) -> tuple[str, str]:
         """Return what would fill the screen, and what is wrong if something is."""
@@ -183,8 +197,11 @@ class LogScreen(PanedScreen):
         if not self._read:
             return "reading …", self._trouble
         if self.run is None:
-            return words.why_no_run(self._task_id, self._run_id), ""
-        return words.why_empty(self.run, self._stream, frame.standing), ""
+            return words.why_no_run(self._task_id, self._run_id, self.TITLED.lower()), ""
+        return self._why_empty(self.run, frame.standing), ""
+
+    def _why_empty(self, run: RunRow, standing: Standing) -> str:
+        return words.why_empty(run, self._stream, standing)
 
     # -- other files -----------------------------------------------------------------------
 
@@ -274,7 +291,7 @@ class LogScreen(PanedScreen):
             self._return()
             self._tell(trouble)
         else:
-            self._begin(Search(needle, self._before.spot, inclusive=True))
+            self._begin(self.SEARCH(needle, self._before.spot, inclusive=True))
 
     @on(LogText.FindNext)
     def find_next(self, event: LogText.FindNext) -> None:
@@ -285,7 +302,7 @@ class LogScreen(PanedScreen):
         elif self.text.reader.searching:
             self._steps += 1 if event.forward else -1
         else:
-            self._begin(Search(self._needle, self.text.frame.spot, forward=event.forward))
+            self._begin(self.SEARCH(self._needle, self.text.frame.spot, forward=event.forward))
 
     def _begin(self, search: Search) -> None:
         self._search_began = asyncio.get_running_loop().time()
@@ -315,7 +332,7 @@ class LogScreen(PanedScreen):
     def _step_on(self, needle: Needle) -> None:
         if self._steps:
             forward, left = self._steps > 0, abs(self._steps) - 1
-            self._begin(Search(needle, self.text.frame.spot, forward=forward))
+            self._begin(self.SEARCH(needle, self.text.frame.spot, forward=forward))
             self._steps = left if forward else -left
 
     def _tell(self, status: str) -> None:
@@ -347,8 +364,9 @@ class LogScreen(PanedScreen):
         ids = [run.id for run in self._runs]
         at = ids.index(self._run_id) if self._run_id in ids else None
         return Selection(
-            Place.LOG,
+            self.PLACE,
             opens=self._task_id,
+            held=self._held,
             watching=self._watching,
             run=self.run,
             earlier=at is not None and at + 1 < len(ids),

@@ -382,7 +382,8 @@ class MainScreen(PanedScreen):
                 return Selection(place, **about)
             known = {worker.id for worker in self._picture.workers.value}
             who = event.worker_id
-            return Selection(place, opens=event.task_id, who=who, gone=who not in known, **about)
+            about |= {"opens": event.task_id, "run_id": event.run_id}
+            return Selection(place, who=who, gone=who not in known, **about)
         # Rows of another filter or order are still on screen: no key may act on one of those.
         task = self.task_rows.current if self._shows_what_is_asked else None
         holder = task.claimed_by if task is not None else None

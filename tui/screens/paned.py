@@ -243,7 +243,7 @@ class PanedScreen(Screen[None]):
 
     def _key_pieces(self) -> Iterator[Piece]:
         selection, keymap = self.selection(), self.fitted.keymap
-        here = [a for a in ACTIONS if selection.place in a.places and a.label]
+        here = [a for a in ACTIONS if a.is_offered(selection)]
         # What only this screen can do comes first: everything else is known from elsewhere.
         here.sort(key=lambda action: not action.local)
         for rank, action in enumerate(here):

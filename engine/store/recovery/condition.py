@@ -28,7 +28,7 @@ _BOOT: Final = "boot"
 """The key in `meta` of the boot in which the store was last opened for writing."""
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_SMALL: Final = ("meta", "holds", "agents", "tallies", "endings", "purged", "workers")
+_SMALL: Final = ("meta", "holds", "agents", "tallies", "endings", "purged", "workers", "spent")
 _ENDS: Final = (
     "SELECT * FROM tasks ORDER BY position LIMIT 1",
     "SELECT * FROM tasks ORDER BY position DESC LIMIT 1",

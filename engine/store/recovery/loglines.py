@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from engine.clock import from_iso, to_iso
 from engine.dag import from_definition
 from engine.errors import ValidationError
-from engine.model import ADOPTED, EventType, Reason, RunOutcome, State
+from engine.model import ADOPTED, EventType, HoldCause, Reason, RunOutcome, State
+from engine.store.spending import MOST_DOLLARS, MOST_TOKENS
 from engine.store.transaction import dump
 
 if TYPE_CHECKING:
@@ -113,20 +114,17 @@ def _check(row: Row, told: Mapping[str, Any]) -> None:
     """Raise unless an event has what is read from one of its type."""
     kind = row.type
     if kind in _TASK_EVENTS:
-        if row.task_id is None or row.state is None:
-            raise ValueError("it says nothing of a task")
-        for key in told.keys() & _FIELDS.keys():
-            _FIELDS[key](told[key])
-        if kind in _DEFINING:
-            _definition(told["definition"], row.task_id)
-        elif kind is EventType.TASK_CLAIMED:
-            _need(row.agent, row.worker_id, row.run_id)
-            _count(told["attempt"])
+        _check_task(row, told)
     elif kind in _WORKER_EVENTS:
         _need(row.agent, row.worker_id)
         _count(told.get("pid", 0))
     elif kind in _HOLDS:
         _need(row.agent)
+        _check_hold(told)
+    elif kind is EventType.LATE_RESULT:
+        _spending(told.get("spending", {}))
+    elif kind is EventType.ISSUE_TOLD:
+        _need(row.task_id, row.run_id)
     elif kind is EventType.SEEDED:
         _need(told["dag"])
         rules = told.get("agents", {})
@@ -135,6 +133,25 @@ def _check(row: Row, told: Mapping[str, Any]) -> None:
             _mapping(rule)
             _count(rule["limit"] or 0)
             _number(rule["stagger"])
+
+
+def _check_task(row: Row, told: Mapping[str, Any]) -> None:
+    if row.task_id is None or row.state is None:
+        raise ValueError("it says nothing of a task")
+    for key in told.keys() & _FIELDS.keys():
+        _FIELDS[key](told[key])
+    if row.type in _DEFINING:
+        _definition(told["definition"], row.task_id)
+    elif row.type is EventType.TASK_CLAIMED:
+        _need(row.agent, row.worker_id, row.run_id)
+        _count(told["attempt"])
+
+
+def _check_hold(told: Mapping[str, Any]) -> None:
+    HoldCause(told.get("cause", HoldCause.OPERATOR))
+    _need(told.get("reason", ""))
+    if told.get("until") is not None:
+        _moment(told["until"])
 
 
 def _definition(definition: Any, task_id: str) -> None:
@@ -160,6 +177,14 @@ def _count(value: object) -> None:
 def _number(value: object) -> None:
     if type(value) not in {int, float} or not -_LARGEST < value < _LARGEST:  # type: ignore[operator] # a number then
         raise ValueError("it is no number")
+
+
+def _spending(value: Any) -> None:
+    _mapping(value)
+    for name, number in value.items():
+        _number(number)
+        if not 0 <= number <= (MOST_DOLLARS if name == "cost" else MOST_TOKENS):
+            raise ValueError("no run takes so much")
 
 
 def _text(value: object) -> None:
@@ -194,5 +219,6 @@ _FIELDS: Final[Mapping[str, Callable[[Any], object]]] = {
     "reasons": _reasons,
     "outcome": RunOutcome,
     "result": _mapping,
+    "spending": _spending,
 }
 """What is read from the data of a task's events, each with what raises unless it is sound."""

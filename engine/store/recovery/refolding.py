@@ -10,7 +10,8 @@ everything. Of a store that is rebuilt from it
   a run that was ended within the last minute: its task cannot be claimed before that;
 - hosts, leaders, leases, requests to release, notes and heartbeats of workers are unknown, and a
   worker of which no end was told is lost;
-- holds stay, but whether a reset had begun is not known; backoffs that are over are gone.
+- holds stay, but whether a reset had begun is not known; backoffs that are over are gone. The
+  budget is not known until somebody starts workers, which names it anew.
 
 What lines that are lost leave open is closed with new events, so that the log folds to the table.
 """
@@ -35,7 +36,7 @@ from engine.store.transaction import Transaction, dump
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
 _OF_TASKS = (
@@ -51,8 +52,9 @@ _ADD_TASK = (
 _ADD_EDGE = "INSERT OR IGNORE INTO edges(dep, task) VALUES (?, ?)"
 _ADD_RUN = (
     "INSERT INTO runs(n, id, task_id, agent, worker_id, attempt, outcome, claimed_at, started_at,"
-    " ended_at, exit_code, error, result, host_pid, host_started)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')"
+    " ended_at, exit_code, error, result, turns, input_tokens, cached_tokens, output_tokens, cost,"
+    " host_pid, host_started)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')"
 )
 _ADD_ENDING = (
     "INSERT INTO endings(run_id, task_id, agent, worker_id, since, host_pid, host_started)"
@@ -85,9 +87,16 @@ _AFRESH = {
 }
 """After these, losses are counted anew."""
 _NO_ERROR = {EventType.TASK_COMPLETED, EventType.TASK_CANCELLED, EventType.TASK_RETRIED}
-_NO_WAIT = {*_NO_ERROR, EventType.TASK_FAILED, EventType.TASK_CLAIMED}
+_ERROR = {EventType.TASK_FAILED, EventType.TASK_BLOCKED, EventType.TASK_RELEASED}
+_NO_WAIT = {
+    *_NO_ERROR,
+    EventType.TASK_FAILED,
+    EventType.TASK_RELEASED,
+    EventType.TASK_CLAIMED,
+}
 """After these, a backoff is over, unless the event begins one."""
 _AT_ONCE = 2000
+_SPENDING = ("turns", "inputTokens", "cachedTokens", "outputTokens", "cost")
 
 
 class Refolded(Struct, frozen=True):
@@ -106,6 +115,7 @@ class _Run(Struct):
     claim: Event
     started: Event | None = None
     ended: Event | None = None
+    spending: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Life(Struct):
@@ -124,7 +134,7 @@ class _Life(Struct):
         kind, data = event.type, event.data
         # That its deps are met changes nothing in a task's row but a count.
         only_met = kind is EventType.TASK_READY and "reasons" not in data
-        if not only_met and kind is not EventType.TASK_PROGRESS:
+        if not only_met and kind not in {EventType.TASK_PROGRESS, EventType.ISSUE_TOLD}:
             self.updated = event
         if "definition" in data:
             self.timeout = float(data["definition"]["timeout"])
@@ -134,9 +144,9 @@ class _Life(Struct):
             self.lost = data.get("lost", self.lost)
         if kind in _NO_ERROR:
             self.error = None
-        elif kind in {EventType.TASK_FAILED, EventType.TASK_BLOCKED}:
+        elif kind in _ERROR:
             self.error = data.get("error", self.error)
-        if kind in _NO_WAIT:
+        if kind in _NO_WAIT or "notBefore" in data:
             self.not_before = data.get("notBefore")
         self._follow_run(event)
 
@@ -150,6 +160,7 @@ class _Life(Struct):
                 run.started = event
             elif "outcome" in event.data:
                 run.ended = event
+            run.spending = event.data.get("spending", run.spending)
 
 
 def refold(db: sqlite3.Connection, now: datetime, told: Callable[[int], None]) -> Refolded:
@@ -209,6 +220,9 @@ class _Refolding:
             if life is not None and event.type is not EventType.LATE_RESULT:
                 life.add(event)
                 last = next(reversed(life.runs.values()), last)
+            elif life is not None and event.run_id in life.runs:
+                run = life.runs[event.run_id]
+                run.spending = event.data.get("spending", run.spending)
             gone = event.type is EventType.TASK_PURGED or (
                 gone and event.type is EventType.LATE_RESULT
             )
@@ -253,6 +267,7 @@ class _Refolding:
                     over if outcome is not None else None,
                     *(data.get("exitCode"), data.get("error")),
                     None if result is None else dump(result),
+                    *(run.spending.get(name) for name in _SPENDING),
                 )
             )
         return None if holder is None else life.runs[holder]

@@ -1,4 +1,4 @@
-"""What is no task's, from the events table alone: workers, holds, the DAG's rules, the pace.
+"""What is no task's, from the events table alone: workers, holds, the DAG's rules, pace, costs.
 
 The second half of `refolding`, which says what the log does not tell.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import to_iso
-from engine.model import ADOPTED, Event, EventType, WorkerStatus
+from engine.model import ADOPTED, Event, EventType, HoldCause, WorkerStatus
+from engine.store import derived
 from engine.store.rows import EVENT, read_event
 
 if TYPE_CHECKING:
@@ -25,6 +26,14 @@ _PACE = (
     "INSERT INTO pace SELECT substr(ts, 1, 16), count(*) FROM events"
     f" WHERE type = 'TASK_COMPLETED' AND json_extract(data, '$.{ADOPTED}') IS NULL GROUP BY 1"
 )
+# Of which run whoever asked for a task has heard. What was purged since has no mark.
+_TOLD = """
+INSERT OR REPLACE INTO meta
+SELECT 'told:' || task_id, run_id FROM events e WHERE type = 'ISSUE_TOLD'
+  AND NOT EXISTS (SELECT 1 FROM events p
+    WHERE p.task_id = e.task_id AND p.seq > e.seq AND p.type = 'TASK_PURGED')
+ORDER BY seq
+"""
 _STATUSES = {
     EventType.WORKER_STARTED: WorkerStatus.LOST,
     EventType.WORKER_STOPPING: WorkerStatus.LOST,
@@ -37,13 +46,15 @@ _SIGNS_OF_LIFE = {EventType.WORKER_STOPPING, EventType.WORKER_STOPPED}
 
 
 def refold_fleet(db: sqlite3.Connection) -> None:
-    """Fill workers, holds, agents, meta and pace of a database whose events are complete."""
+    """Fill workers, holds, agents, meta, pace and spent from events that are complete."""
     events = [
         event for event in map(read_event, db.execute(_OF_OTHERS)) if not event.data.get(ADOPTED)
     ]
     db.executemany(_ADD_WORKER, _workers(events))
-    db.executemany("INSERT INTO holds VALUES (?, ?)", _holds(events).items())
+    db.executemany("INSERT INTO holds VALUES (?, ?, ?, ?, ?)", _holds(events))
     db.execute(_PACE)
+    db.execute(f"INSERT INTO spent {derived.SPENT}")
+    db.execute(_TOLD)
     seeded = [event.data for event in events if event.type is EventType.SEEDED]
     if not seeded:
         return
@@ -60,17 +71,23 @@ def refold_fleet(db: sqlite3.Connection) -> None:
     )
 
 
-def _holds(events: Iterable[Event]) -> dict[str, str]:
-    """Return the agents that are held, and since when."""
-    holds: dict[str, str] = {}
+def _holds(events: Iterable[Event]) -> Iterable[tuple[str | None, ...]]:
+    """Return the agents that are held, since when, and why."""
+    holds: dict[str, tuple[str | None, ...]] = {}
     for event in events:
         if event.agent is None:
             continue
         if event.type is EventType.HELD:
-            holds.setdefault(event.agent, to_iso(event.ts))
+            data = event.data
+            cause, until = data.get("cause", HoldCause.OPERATOR), data.get("until")
+            # Told again: it takes the place of the one before.
+            holds[event.agent] = (
+                *(event.agent, to_iso(event.ts), cause, data.get("reason", "")),
+                until,
+            )
         elif event.type is EventType.RESUMED:
             holds.pop(event.agent, None)
-    return holds
+    return holds.values()
 
 
 def _workers(events: Iterable[Event]) -> Iterable[tuple[Any, ...]]:

@@ -1,0 +1,146 @@
+"""What an operator can set, and what holds until then: frozen structs, nothing that reads.
+
+All durations are seconds, all costs US dollars.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HARMLESS = (
+    "basename",
+    "cat",
+    "date",
+    "dirname",
+    "echo",
+    "false",
+    "head",
+    "ls",
+    "printf",
+    "pwd",
+    "seq",
+    "sleep",
+    "tail",
+    "test",
+    "true",
+    "uname",
+    "wc",
+    "whoami",
+)
+"""What a shell task may run unless the operator says otherwise: nothing here writes a file,
+starts another program or reaches the network. (hostname asks the name server; env, xargs and
+find start programs; sort and tee write.)"""
+
+
+class ShellConfig(Struct, frozen=True):
+    """What shell tasks may run: names of programs, or paths, compared with a command's first word.
+
+    `env_pass` are the variables that they inherit, None: all. `max_output` is how many bytes of
+    each log are kept; what is in the middle goes first.
+    """
+
+    allow: tuple[str, ...] = HARMLESS
+    env_pass: tuple[str, ...] | None = None
+    max_output: int = 100_000_000
+
+
+class Prices(Struct, frozen=True):
+    """What a CLI's tokens cost that does not say so itself: dollars for a million tokens."""
+
+    input: float
+    output: float
+    cached: float | None = None
+
+
+class AgentConfig(Struct, frozen=True):
+    """How an agent's CLI is run. What is None is as agentmux knows it for this agent.
+
+    `command` is the program and its arguments, `args` come after them. `prompt` says how the
+    prompt is handed over (`stdin`, or `argv` in the place of `{prompt}`), `format` how the output
+    is read. `env` is added to the environment, `env_pass` limits what is inherited of it.
+    """
+
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] = ()
+    prompt: str | None = None
+    format: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    env_pass: tuple[str, ...] | None = None
+    budget: float | None = None
+    prices: Prices | None = None
+
+
+class WorktreeConfig(Struct, frozen=True):
+    """Where worktrees lie (None: beside the state folder), and how many are kept for how long.
+
+    Those of runs that are over go once there are more than `keep`, or once they are older than
+    `days`; what is not committed in them has been saved by then.
+    """
+
+    folder: str | None = None
+    keep: int = 20
+    days: float = 14.0
+
+
+class McpServer(Struct, frozen=True):
+    """A server for `mcp-call`: a `command` that speaks on stdio, or a `url` (streamable HTTP)."""
+
+    command: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class GithubConfig(Struct, frozen=True):
+    """Issues of `repo` with `label` become tasks of `agent`; asked for every so many seconds."""
+
+    repo: str
+    agent: str
+    label: str = "agentmux"
+    every: float = 60.0
+    comment: bool = True
+
+
+class ScreenConfig(Struct, frozen=True):
+    """What a dashboard does until its user says otherwise.
+
+    `bell` rings for what needs somebody, `title` writes into the terminal's title bar, `toasts`
+    tell what just ended. `ascii`: draw with ASCII alone; None leaves that to the locale.
+    """
+
+    bell: bool = True
+    title: bool = True
+    toasts: bool = True
+    ascii: bool | None = None
+
+
+class Config(Struct, frozen=True):
+    """The settings.
+
+    `lease` is how long a claim holds without renewal, `renew` the time between renewals,
+    `heartbeat` the time between signs of life, `stale_after` the silence after which a worker
+    is shown as stale, `grace` the time between SIGTERM and SIGKILL. `budget` is what all agents
+    together may cost. `setup` is run in a worktree before each run in it. `keys` are the keys
+    that actions of the dashboard get instead of their own; which of both there are, it says itself.
+    """
+
+    lease: float = 600.0
+    renew: float = 60.0
+    heartbeat: float = 5.0
+    stale_after: float = 15.0
+    grace: float = 5.0
+    budget: float | None = None
+    setup: tuple[str, ...] = ()
+    shell: ShellConfig = field(default_factory=ShellConfig)
+    agents: Mapping[str, AgentConfig] = field(default_factory=dict)
+    worktrees: WorktreeConfig = field(default_factory=WorktreeConfig)
+    mcp: Mapping[str, McpServer] = field(default_factory=dict)
+    github: GithubConfig | None = None
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    screen: ScreenConfig = field(default_factory=ScreenConfig)
