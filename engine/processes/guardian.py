@@ -23,6 +23,7 @@ from msgspec import Struct, field
 from engine.errors import StorageError
 from engine.model import ProcessId
 from engine.processes.census import trees_of
+from engine.processes.halting import stop_trees
 from engine.processes.signalling import kill_groups, send
 
 _GRACE = 2.0
@@ -103,6 +104,10 @@ def _strike(state_dir: Path, runs: dict[str, _Run], *, kill: bool) -> list[str]:
 
     """
     if kill:
+        with contextlib.suppress(StorageError):  # who forks too fast to be seen is killed below
+            known = {run_id: run.known for run_id, run in runs.items()}
+            for run_id, members in stop_trees(state_dir, known).items():
+                runs[run_id].known |= members
         kill_groups(process for run in runs.values() for process in run.known)
     trees = trees_of(state_dir, {run_id: run.known for run_id, run in runs.items()})
     for run_id, members in trees.items():

@@ -21,6 +21,7 @@ from engine.errors import AgentmuxError, Code, LeaseConflict, StorageError
 from engine.files import open_regular
 from engine.model import ProcessId
 from engine.processes.census import RUN_ID, STATE_DIR, is_within, tree_of
+from engine.processes.halting import stop_trees
 from engine.processes.proctable import look_at, spared_pids
 from engine.processes.signalling import is_alive, kill_groups, open_pidfd, send
 from engine.shield import shielded
@@ -38,8 +39,6 @@ TAG_NAMES = frozenset({RUN_ID, STATE_DIR, TASK_ID, WORKER_ID, ATTEMPT})
 """The variables that agentmux sets for every process of a run; RUN_ID and STATE_DIR are the tag."""
 
 _POLL = 0.02
-_LOOKS = 5
-"""Looks for members that began while others were being stopped; each is that of milliseconds."""
 _UNKILLABLE = 5.0
 """Seconds that SIGKILL gets; what is left then hangs in the kernel or is not ours to signal."""
 
@@ -249,29 +248,12 @@ def _strike(
     """Look once, and signal: SIGKILL to all, or SIGTERM to whom it was not yet sent."""
     if kill:
         with contextlib.suppress(StorageError):  # who forks too fast to be seen is killed below
-            known |= _stop(run_id, state_dir, known)
+            known |= stop_trees(state_dir, {run_id: known})[run_id]
         kill_groups(known)
     members = tree_of(run_id, state_dir, known)
     for member in members if kill else members - told:
         send(member, signal.SIGKILL if kill else signal.SIGTERM)
     return members
-
-
-def _stop(run_id: str, state_dir: Path, known: set[ProcessId]) -> set[ProcessId]:
-    """Stop all members, until a look finds no new one; return them.
-
-    What was begun since the last look may be found by its parent alone, so nobody may be killed
-    before all are known, and nobody may begin anything meanwhile.
-    """
-    stopped: set[ProcessId] = set()
-    for _ in range(_LOOKS):
-        new = tree_of(run_id, state_dir, known | stopped) - stopped
-        for member in new:
-            send(member, signal.SIGSTOP)
-        if not new:
-            break
-        stopped |= new
-    return stopped
 
 
 @contextlib.contextmanager

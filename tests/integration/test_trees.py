@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -395,13 +396,7 @@ async def test_who_is_born_during_the_grace_dies_with_its_parent(
     tmp_path: Path, bearing: tuple[ProcessId, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leader, note = bearing
-
-    def kill_and_wait(leaders: Iterable[ProcessId]) -> None:
-        kill_groups(leaders)
-        while is_alive(leader):
-            time.sleep(0.001)
-
-    monkeypatch.setattr(trees, "kill_groups", kill_and_wait)
+    monkeypatch.setattr(trees, "kill_groups", partial(kill_and_wait, leader))
     await end_tree("run", tmp_path / "state", [leader], grace=0.5)
     assert not is_there(int(note.read_text()))
 
@@ -410,10 +405,18 @@ async def test_who_is_born_after_the_guards_sigterm_dies_with_its_parent(
     tmp_path: Path, bearing: tuple[ProcessId, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leader, note = bearing
+    monkeypatch.setattr(guardian, "kill_groups", partial(kill_and_wait, leader))
     monkeypatch.setattr(guardian, "_GRACE", 0.5)
+    monkeypatch.setattr(guardian, "_POLL", 1.0)  # it looks at the begin and at the end of that
     runs = {"run": guardian._Run(known={leader})}
     assert await asyncio.to_thread(guardian._end_all, tmp_path / "state", runs) == 0
     assert not is_there(int(note.read_text()))
+
+
+def kill_and_wait(leader: ProcessId, leaders: Iterable[ProcessId]) -> None:
+    kill_groups(leaders)
+    while is_alive(leader):
+        time.sleep(0.001)
 
 
 def is_there(pid: int) -> bool:
