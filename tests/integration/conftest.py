@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.engines import Project, a_project
 from support.finished import finish, finish_and_purge
+from support.repositories import ISOLATED, Home
 from support.stage import Stage
 from support.stores import (
     Opened,
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
 def project(tmp_path: Path) -> Iterator[Project]:
     with a_project(tmp_path) as project:
         yield project
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """Return a project in a repository, with git as nobody has set it up."""
+    for name, value in ISOLATED.items():
+        monkeypatch.setenv(name, value)
+    return Home(tmp_path)
 
 
 @pytest.fixture

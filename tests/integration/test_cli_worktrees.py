@@ -6,28 +6,17 @@ import asyncio
 import os
 import re
 import shutil
-from typing import TYPE_CHECKING
 
 import pytest
 from support.program import Project, on_terminal, outcome
-from support.repositories import ISOLATED, Home, git
+from support.repositories import Home, git
 
 from engine.workspaces import finished, list_worktrees
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DAG = """
 tasks:
   - {id: "impl:a", agent: codex, payload: {kind: shell, cmd: "sleep 300"}}
 """
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 import pytest
-from support.repositories import ISOLATED, Home, a_busy_user, commit, git, refs, repository
+from support.repositories import Home, a_busy_user, commit, git, refs, repository
 
 from engine.config import WorktreeConfig
 from engine.errors import Code
@@ -30,13 +30,6 @@ from engine.workspaces.pruning import failures
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 async def test_a_worktree_is_made_on_a_branch_of_its_own_and_nothing_else_changes(

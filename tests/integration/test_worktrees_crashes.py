@@ -87,10 +87,7 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    home = Home(tmp_path)
+def home(home: Home) -> Home:
     a_busy_user(home.project)
     return home
 

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
 
 import pytest
-from support.repositories import ISOLATED, Home, a_busy_user, commit, git, repository
+from support.repositories import Home, a_busy_user, commit, git, repository
 
 from engine.workspaces import Source, WorkspaceError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 async def test_after_all_worktrees_were_removed_by_hand_the_next_is_made_as_the_first_was(

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from support.engines import until
 from support.patience import PATIENCE
-from support.repositories import ISOLATED, Home, commit, git, refs, repository, shown
+from support.repositories import Home, commit, git, refs, repository, shown
 
 from engine.workspaces import Source, WorkspaceError, Worktree, leftovers, save
 from engine.workspaces import git as calls
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
+def home(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setattr(leftovers, "_MOMENT", 0.01)
-    return Home(tmp_path)
+    return home
 
 
 def admin_of(tree: Worktree) -> Path:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from support.repositories import ISOLATED, Home, commit, git, refs, repository, shown
+from support.repositories import Home, commit, git, refs, repository, shown
 
 from engine.workspaces import (
     Place,
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 ANY_PATH = ("-c", "protocol.file.allow=always")
 """Submodules at a path; git refuses them otherwise."""
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["with spaces", "ünï-cödé", "new\nline", "qu'ote\"s", "-dash"])

@@ -13,19 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support.engines import until
 from support.nobody import nobody
-from support.repositories import ISOLATED, Home, commit, git, refs, repository, shown
+from support.repositories import Home, commit, git, refs, repository, shown
 
 from engine.workspaces import Saved, WorkspaceError, Worktree, copying, look, save, saved_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 async def kept(home: Home, tree: Worktree) -> Saved | None:

@@ -9,22 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.nobody import nobody
-from support.repositories import ISOLATED, Home, commit, git, shown
+from support.repositories import Home, commit, git, shown
 
 from engine.workspaces import copying, save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from engine.workspaces import Saved
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 def beside(home: Home, saved: Saved | None) -> list[str]:

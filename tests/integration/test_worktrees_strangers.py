@@ -6,19 +6,12 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from support.repositories import ISOLATED, Home, commit, contents, git, repository
+from support.repositories import Home, commit, contents, git, repository
 
 from engine.workspaces import WorkspaceError, finished
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 def take_over(home: Home, path: Path, repo: Path | None = None) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-from support.repositories import ISOLATED, Home, commit, git, refs, repository
+from support.repositories import Home, commit, git, refs, repository
 
 from engine.workspaces import BadWorkspace, Source, WorkspaceError, check_source
 from engine.workspaces import git as calls
@@ -17,13 +17,6 @@ from engine.workspaces import git as calls
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    for name, value in ISOLATED.items():
-        monkeypatch.setenv(name, value)
-    return Home(tmp_path)
 
 
 @pytest.fixture

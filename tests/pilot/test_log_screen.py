@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.desk import Desk, desk
-from support.patience import PATIENCE
+from support.desk import ReadingDesk, desk
 from support.screens import FakeEngine, ago, busy
 
 from engine.errors import StorageError
@@ -52,7 +51,7 @@ def run(number: int, outcome: RunOutcome | None, exit_code: int | None = None) -
     )
 
 
-class Log(Desk):
+class Log(ReadingDesk):
     """A desk with a log open on it."""
 
     @property
@@ -60,25 +59,6 @@ class Log(Desk):
         screen = self.app.screen
         assert isinstance(screen, LogScreen)
         return screen
-
-    async def settle(self) -> None:
-        await super().settle()
-        screen = self.app.screen
-        if isinstance(screen, LogScreen):
-            await self.until(lambda: screen.text.reader.idle)
-        await self.pilot.pause()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not holds():
-                await self.pilot.pause(0.01)
-        await self.pilot.pause()
-
-    async def look(self) -> None:
-        """Let the screen see what became of the file."""
-        self.view.tick()
-        self.view._poll()
-        await self.settle()
 
     @property
     def body(self) -> list[str]:

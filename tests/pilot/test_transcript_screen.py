@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 from support import transcripts
-from support.desk import Desk, desk
-from support.patience import PATIENCE
+from support.desk import ReadingDesk, desk
 from support.runs import ended_run, need
 from support.runs import run as live_run
 from support.screens import FakeEngine, busy
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 TASK = "tests:race"
 
 
-class Talk(Desk):
+class Talk(ReadingDesk):
     """A desk with a transcript open on it."""
 
     @property
@@ -45,25 +43,6 @@ class Talk(Desk):
         screen = self.app.screen
         assert isinstance(screen, TranscriptScreen)
         return screen
-
-    async def settle(self) -> None:
-        await super().settle()
-        screen = self.app.screen
-        if isinstance(screen, LogScreen):
-            await self.until(lambda: screen.text.reader.idle)
-        await self.pilot.pause()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not holds():
-                await self.pilot.pause(0.01)
-        await self.pilot.pause()
-
-    async def look(self) -> None:
-        """Let the screen see what became of the file."""
-        self.view.tick()
-        self.view._poll()
-        await self.settle()
 
     async def go_to(self, wanted: Callable[[Selection], bool], key: str) -> None:
         """Press a key until what is under the cursor of the dashboard is wanted."""

@@ -11,9 +11,10 @@ from support.screens import FakeEngine, FakeQueries, busy, screen_text, settle
 from textual.events import Key
 
 from tui.app import Dashboard
+from tui.screens.log import LogScreen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from textual.pilot import Pilot
     from textual.screen import Screen
@@ -100,6 +101,31 @@ class Desk:
     def current_task(self) -> str | None:
         row = self.app.main.task_rows.current
         return row.id if row is not None else None
+
+
+class ReadingDesk(Desk):
+    """A desk with a log or a transcript open on it."""
+
+    async def settle(self) -> None:
+        await super().settle()
+        screen = self.app.screen
+        if isinstance(screen, LogScreen):
+            await self.until(lambda: screen.text.reader.idle)
+        await self.pilot.pause()
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not holds():
+                await self.pilot.pause(0.01)
+        await self.pilot.pause()
+
+    async def look(self) -> None:
+        """Let the screen see what became of the file."""
+        screen = self.app.screen
+        assert isinstance(screen, LogScreen)
+        screen.tick()
+        screen._poll()
+        await self.settle()
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -58,6 +59,8 @@ def agentmux(
     folder: Path, *args: str, patience: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run the program in a folder until it ends."""
+    if not hasattr(os, "pidfd_open"):  # not on this system
+        return ran(*PROGRAM, *args, folder=folder, patience=patience)
     return start(*args, folder=folder, environment=ENVIRONMENT, patience=patience)
 
 
