@@ -101,6 +101,15 @@ class FittedApp(InOrderApp[T]):
             self.theme = AGENTMUX.name if name != AGENTMUX.name else AGENTMUX_LIGHT.name
         self.theme = name
 
+    def watch_theme(self) -> None:
+        """Have the colours at hand before anything is parsed."""
+        self.stylesheet.set_variables(self.get_css_variables())
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Style all there is anew. What comes first is styled once, and right, without it."""
+        if self.screen_stack:
+            super().refresh_css(animate)
+
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Give each of our meanings its colour in the theme."""
         # Of the theme that Textual begins with nothing is ever seen; mending it takes a while.

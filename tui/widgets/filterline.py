@@ -64,15 +64,6 @@ class FilterLine(Container):
         self._told = Static(classes="told")
         self._told.display = False
 
-    def on_mount(self) -> None:
-        """Leave the content for later: nobody types before the first picture is there."""
-        self.call_after_refresh(self._fill)
-
-    def _fill(self) -> None:
-        # Who leaves before the first picture takes the line away unfilled.
-        if self.is_attached and not self.input.is_attached:
-            self.mount(self._told, Static("/"), self.input)
-
     @property
     def editing(self) -> bool:
         """Whether keys go into the line."""
@@ -80,7 +71,8 @@ class FilterLine(Container):
 
     def open(self) -> None:
         """Show the line and take the keys at once: the next one may be here already."""
-        self._fill()
+        if not self.input.is_attached:  # most lines are never typed into
+            self.mount(self._told, Static("/"), self.input)
         self._put(str(self.where))
         self.display = True
         self.screen.set_focus(self.input)
