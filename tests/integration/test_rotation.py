@@ -31,11 +31,14 @@ from engine.log.check import check_log
 from engine.log.journal import Journal
 from engine.log.mirror import Mirror
 from engine.log.repair import rewrite
-from engine.logfiles import first_seq, log_files, reset_of, split_at_resets
+from engine.logfiles import first_seq, log_files, open_log, reset_of, split_at_resets
 from engine.model import EventType
+from engine.store.recovery import rebuild
+from engine.store.recovery.rebuild import last_logged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from typing import BinaryIO
 
 DAG = a_dag(a_task("a", payload={"kind": "noop", "x-note": {"seq": 1, "type": "RESET"}}))
 
@@ -174,6 +177,31 @@ async def test_a_journal_notices_that_another_process_has_rotated(it: Opened) ->
             assert (other, one)[n % 3 == 0].catch_up()
         assert one.notices == other.notices == []
     assert len(check_files(it.layout)) == 7
+
+
+async def test_the_end_of_the_log_is_found_while_another_process_rotates_it(
+    it: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.store.hold("codex")
+    catch_up(it.layout)
+    last = last_logged(it.layout)
+    assert last
+    rotated = it.layout.state / f"events.{to_stamp(START)}.jsonl"
+    missed: list[Path] = []
+
+    def rotate_first(path: Path) -> BinaryIO:
+        if not missed:
+            missed.append(path.rename(rotated))
+        return open_log(path)
+
+    monkeypatch.setattr(rebuild, "open_log", rotate_first)
+    assert last_logged(it.layout) == last
+    assert missed == [rotated]
+    rotated.unlink()
+    assert last_logged(it.layout) == 0
+    shutil.rmtree(it.layout.state)
+    with pytest.raises(FileNotFoundError):
+        last_logged(it.layout)
 
 
 class Crash(BaseException):

@@ -126,8 +126,11 @@ def last_logged(layout: Layout) -> int:
 
     """
     for path in reversed(log_files(layout)):
-        with open_log(path) as file:
-            end = find_end(file.fileno())
+        try:
+            with open_log(path) as file:
+                end = find_end(file.fileno())
+        except FileNotFoundError:  # another process has just rotated it
+            return last_logged(layout)
         if end.seq:
             return end.seq
     return 0
