@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.searching import naive, needle, run
 
 from tui.logs.file import LogFile
 from tui.logs.search import TOP, NeedleError, Search, Spot, parse_needle
@@ -15,41 +16,12 @@ from tui.logs.search import TOP, NeedleError, Search, Spot, parse_needle
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tui.logs.search import Needle
-
 
 def opened(path: Path, text: str) -> LogFile:
     path.write_text(text)
     file = LogFile(path, block=256, grid=64)
     file.look()
     return file
-
-
-def needle(text: str) -> Needle:
-    found = parse_needle(text)
-    assert found is not None
-    return found
-
-
-def run(file: LogFile, search: Search, limit: int = 100) -> Search:
-    for _ in range(10_000):
-        if search.done:
-            return search
-        search.step(file, limit)
-    raise AssertionError("the search never ends")
-
-
-def naive(file: LogFile, what: Needle) -> list[Spot]:
-    spots = []
-    at = 0
-    while at < file.size:
-        text = file.piece(at).text
-        span = what.first(text)
-        while span is not None:
-            spots.append(Spot(at, span[0], span[1] - span[0]))
-            span = what.first(text, span[0] + 1)
-        at = file.end_of(at)
-    return spots
 
 
 @pytest.fixture(scope="module")

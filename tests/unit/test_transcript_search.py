@@ -9,16 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import transcripts
+from support.searching import naive, needle, run
 from support.transcripts import answers, calls, says
 
 from tui.logs.said import SaidFile, SaidSearch
-from tui.logs.search import TOP, Spot, parse_needle
+from tui.logs.search import TOP, Spot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from tui.logs.search import Needle
 
 BLOCK = 512
 
@@ -29,37 +29,10 @@ def written(folder: Path, lines: Iterable[str]) -> SaidFile:
     return file
 
 
-def needle(text: str) -> Needle:
-    found = parse_needle(text)
-    assert found is not None
-    return found
-
-
-def run(file: SaidFile, search: SaidSearch, limit: int = 300) -> SaidSearch:
-    for _ in range(10_000):
-        if search.done:
-            return search
-        search.step(file, limit)
-    raise AssertionError("the search never ends")
-
-
 def found(file: SaidFile, search: SaidSearch) -> str:
-    spot = run(file, search).found
+    spot = run(file, search, 300).found
     assert spot is not None
     return file.piece(spot.start).text[spot.index : spot.index + spot.length]
-
-
-def naive(file: SaidFile, what: Needle) -> list[Spot]:
-    spots = []
-    at = 0
-    while at < file.size:
-        piece = file.piece(at)
-        span = what.first(piece.text)
-        while span is not None:
-            spots.append(Spot(at, span[0], span[1] - span[0]))
-            span = what.first(piece.text, span[0] + 1)
-        at = piece.end
-    return spots
 
 
 _WORDS = st.lists(st.sampled_from(["ab", "a", "B", "\n", "漢", "x" * 90, " ", "İ"]), max_size=6)
@@ -87,11 +60,11 @@ def test_every_match_is_come_to_in_order_forwards_and_backwards(
             order = spots if forward else spots[::-1]
             spot = TOP if forward else Spot(file.size, 0)
             for wanted in order:
-                search = run(file, SaidSearch(needle(what), spot, forward=forward))
+                search = run(file, SaidSearch(needle(what), spot, forward=forward), 300)
                 assert search.found == wanted
                 assert not search.wrapped
                 spot = wanted
-            last = run(file, SaidSearch(needle(what), spot, forward=forward))
+            last = run(file, SaidSearch(needle(what), spot, forward=forward), 300)
             assert last.found == (order[0] if order else None)
 
 
@@ -120,6 +93,6 @@ def test_a_search_through_what_is_cut_or_replaced_meanwhile_ends(
             search.step(file, 300)
         transcripts.write(tmp_path, [says("needle"), *lines[:left]][:left], prompt="")
         file.look()
-        run(file, search)
+        run(file, search, 300)
         if search.found is not None:
             assert found(file, search) == "needle"
