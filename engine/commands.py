@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.errors import Code
-    from engine.model import Dag
+    from engine.model import Dag, External
 
 Tasks = tuple[str, ...] | Filter
 """The tasks that a command is for: by id, or all that a filter finds when it is carried out."""
@@ -118,9 +118,55 @@ class AddWorkers(Struct, frozen=True):
     count: int = 1
 
 
+class Acknowledge(Struct, frozen=True):
+    """Take alerts off the list of what needs a person, by number; None: all of them."""
+
+    alerts: tuple[int, ...] | None
+
+
+class RegisterAgent(Struct, frozen=True):
+    """Let an agent that somebody else has started be known; again, to change what is known."""
+
+    agent: External
+
+
+class BeatAgents(Struct, frozen=True):
+    """Say that registered agents are alive."""
+
+    agents: tuple[str, ...]
+
+
+class UnregisterAgents(Struct, frozen=True):
+    """Forget registered agents. `end`: their process or window is ended first."""
+
+    agents: tuple[str, ...]
+    end: bool = False
+
+
+class StartServices(Struct, frozen=True):
+    """Start services, and what they depend on; None: all."""
+
+    services: tuple[str, ...] | None
+
+
+class StopServices(Struct, frozen=True):
+    """End services, and all that they have started; None: all."""
+
+    services: tuple[str, ...] | None
+
+
+class RestartServices(Struct, frozen=True):
+    """End services and start them anew; None: all."""
+
+    services: tuple[str, ...] | None
+
+
 OnTasks = Release | Cancel | Kill | Retry | Purge
 OnWorkers = Stop | KillWorkers
-Command = Seed | Reset | Hold | Resume | OnTasks | OnWorkers | AddWorkers
+OnAgents = RegisterAgent | BeatAgents | UnregisterAgents
+OnServices = StartServices | StopServices | RestartServices
+OnFleet = Seed | Reset | Hold | Resume | AddWorkers | Acknowledge
+Command = OnFleet | OnTasks | OnWorkers | OnAgents | OnServices
 
 
 class Step(Struct, frozen=True):

@@ -24,7 +24,7 @@ from engine.executors import builtin_executors
 from engine.executors.base import Site
 from engine.executors.plugins import third_party
 from engine.feed import Feed
-from engine.files import Layout
+from engine.files import Layout, read_regular
 from engine.host import Host
 from engine.log.journal import Journal
 from engine.meter import Meter
@@ -33,6 +33,7 @@ from engine.orders.control import Control
 from engine.orders.on_tasks import TaskOrders
 from engine.orders.on_workers import WorkerOrders
 from engine.orders.reset import Resetter
+from engine.ownlog import OwnLog
 from engine.preflight import checker_of, find_unfit
 from engine.presence import Presence
 from engine.processes.census import own_run
@@ -44,6 +45,8 @@ from engine.store.lookout import Lookout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
 from engine.store.store import Store
+from engine.text import clean_text
+from engine.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
@@ -53,6 +56,9 @@ if TYPE_CHECKING:
     from engine.commands import Command, OnStep, Receipt
     from engine.issues import IssueFeed
     from engine.model import Needed, TaskDef
+    from engine.orders.on_agents import AgentOrders
+    from engine.orders.on_services import ServiceOrders
+    from engine.services.keeper import Keeper
     from engine.store.writer import Committed
     from engine.views import AttentionRow, ProcessRow, Usage
 
@@ -72,7 +78,8 @@ class Engine:
 
     `project` is where relative paths start and agentmux.yaml is looked for (default: the current
     folder; the settings may also lie beside the state folder). `read_only` opens nothing that
-    writes: no store is made, no commands are taken.
+    writes: no store is made, no commands are taken. `keeps_services`: a command to start services
+    is carried out here if no other process keeps them.
 
     Opening a store mends what it must: `on_step` is told how far that is, on another thread, and
     `notices` says afterwards what was done. `deep` looks at every page of the database first.
@@ -85,6 +92,7 @@ class Engine:
         project: Path | None = None,
         clock: Clock | None = None,
         read_only: bool = False,
+        keeps_services: bool = False,
         on_step: OnStep | None = None,
         deep: bool = False,
     ) -> None:
@@ -138,12 +146,47 @@ class Engine:
             config=self.config,
             clock=self.clock,
         )
+        self._watch = Watch(
+            store=self._store,
+            lookout=self._lookout,
+            feed=self.feed,
+            layout=self.layout,
+            project=self.project,
+            config=self.config,
+            clock=self.clock,
+        )
+        self._keeper: Keeper | None = None
+        self._keeps_services = keeps_services
+        self._own_log = OwnLog(self.layout.own_log, self.clock)
         self._control = self._make_control()
         self._meter = Meter(self.layout, self._lookout, self.clock)
         self._attention: Attention | None = None
         self._reaping = False
         self._staffing: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
+
+    @property
+    def keeper(self) -> Keeper:
+        """Who keeps the services, if this process does."""
+        if self._keeper is None:
+            from engine.services.keeper import Keeper  # noqa: PLC0415 - few processes keep any
+
+            self._keeper = Keeper(
+                services=self.config.services,
+                targets=self.config.alerts.targets,
+                me=self._host.identity,
+                store=self._store,
+                lookout=self._lookout,
+                feed=self.feed,
+                layout=self.layout,
+                project=self.project,
+                clock=self.clock,
+            )
+        return self._keeper
+
+    async def _close_keeper(self) -> None:
+        if self._keeper is not None:
+            await self._keeper.close()
 
     def _make_control(self) -> Control:
         tasks = TaskOrders(
@@ -181,11 +224,30 @@ class Engine:
             queries=self.queries,
             tasks=tasks,
             workers=workers,
+            services=self._service_orders,
+            agents=self._agent_orders,
             resetter=resetter,
             project=self.project,
             find_unfit=self._find_unfit,
             read_budget=self._read_budget,
         )
+
+    def _service_orders(self) -> ServiceOrders:
+        from engine.orders.on_services import ServiceOrders  # noqa: PLC0415 - most ask for none
+
+        return ServiceOrders(
+            services=self.config.services,
+            keeper=self.keeper,
+            store=self._store,
+            queries=self.queries,
+            feed=self.feed,
+            may_keep=self._keeps_services,
+        )
+
+    def _agent_orders(self) -> AgentOrders:
+        from engine.orders.on_agents import AgentOrders  # noqa: PLC0415 - likewise
+
+        return AgentOrders(store=self._store, lookout=self._lookout, config=self.config)
 
     async def _read_budget(self) -> Budget:
         """Return the budget that the settings name by now. Raises as load_config does."""
@@ -205,6 +267,8 @@ class Engine:
         async with AsyncExitStack() as stack:
             if not self.read_only:
                 self.layout.create()
+                self._own_log.open()
+                stack.callback(self._own_log.close)
                 await self._store.open()
                 stack.push_async_callback(self._store.close)
             await stack.enter_async_context(self._reader)
@@ -213,6 +277,8 @@ class Engine:
                 stack.push_async_callback(self._journal.close)
             await self.feed.open()
             stack.push_async_callback(self.feed.close)
+            stack.push_async_callback(self._close_keeper)
+            stack.push_async_callback(self._watch.close)
             stack.push_async_callback(self._retention.close)
             stack.push_async_callback(self._reaper.close)
             stack.push_async_callback(self._host.close)
@@ -282,6 +348,8 @@ class Engine:
             await self._store.set_budget(_budget(self.config))
             await self._reaper.open()
             self._retention.open()
+            await self._store.begin_watching()
+            self._watch.open()
             self._open_issues()
         await self._block_unfit(agent)
         worker = await self._host.start(
@@ -399,9 +467,28 @@ class Engine:
         from engine.care.attention import Attention  # noqa: PLC0415 - short commands start without
 
         if self._attention is None:
-            last_seq = self.queries.last_seq
-            self._attention = Attention(self.layout, self.config, self.clock, last_seq)
+            read = self.queries
+            self._attention = Attention(
+                self.layout, self.config, self.clock, read.last_seq, read.alerts
+            )
         return await self._attention.rows()
+
+    async def alert_text(self, number: int) -> str:
+        """Return what an alert tells that does not fit into a line; clean, empty if nothing.
+
+        Raises:
+            StorageError: the store cannot be read, or the file that tells it.
+
+        """
+        alert = await self.queries.alert(number)
+        if alert is None or alert.body is None:
+            return ""
+        path = self.layout.state / alert.body
+        try:
+            text = await asyncio.to_thread(read_regular, path)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}") from error
+        return clean_text(text, newlines=True).strip("\n")
 
     async def usage(self) -> Mapping[str, Usage]:
         """Return what the process tree of each run of any host takes, by run id. See Meter."""

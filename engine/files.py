@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -151,6 +152,31 @@ class Layout(Struct, frozen=True):
         return self.state / "backup"
 
     @property
+    def alerts(self) -> Path:
+        """What alerts have to tell that does not fit into a line, and drafts of that."""
+        return self.state / "alerts"
+
+    @property
+    def own_log(self) -> Path:
+        """What the engine warns of."""
+        return self.state / "agentmux.log"
+
+    @property
+    def watch_lock(self) -> Path:
+        """Who holds it watches logs and hands alerts on."""
+        return self.state / "watch.lock"
+
+    @property
+    def services(self) -> Path:
+        """What services print, and what is done to them."""
+        return self.state / "services"
+
+    @property
+    def services_lock(self) -> Path:
+        """Who holds it keeps the services."""
+        return self.state / "services.lock"
+
+    @property
     def artifacts(self) -> Path:
         """What runs leave behind."""
         return self.state.parent / "artifacts"
@@ -176,6 +202,18 @@ class Layout(Struct, frozen=True):
         """Return the folder of one run's artifacts; not made yet."""
         return self.artifacts / safe_name(task_id) / safe_name(run_id)
 
+    def alert_body(self, stamp: str, subject: str) -> Path:
+        """Return the file in which an alert tells more; not made yet."""
+        return self.alerts / f"{stamp}-{plain_name(subject)}.md"
+
+    def alert_draft(self, source: str) -> Path:
+        """Return the file with what was found in a log and not told of yet."""
+        return self.alerts / f"{plain_name(source)}.draft"
+
+    def service_log(self, name: str) -> Path:
+        """Return the file with what a service prints."""
+        return self.services / f"{check_name(name, 'service')}.log"
+
     def create(self) -> None:
         """Make the folders of the state folder, 0700.
 
@@ -185,7 +223,7 @@ class Layout(Struct, frozen=True):
         """
         try:
             self.state.parent.mkdir(parents=True, exist_ok=True)
-            for folder in (self.state, self.heartbeats, self.pids, self.control):
+            for folder in (self.state, self.heartbeats, self.pids, self.control, self.alerts):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageError(
@@ -229,6 +267,15 @@ def read_regular(path: Path) -> str:
 
 def _not_regular(path: Path) -> OSError:
     return OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def take_lock(handle: int) -> bool:
+    """Take the lock on an open file, if no other process has it; it is good until it is closed."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sync(path: Path) -> None:

@@ -208,6 +208,10 @@ class Front:
         """Return what only a person can settle; nothing is known before the engine is open."""
         return [] if self._engine is None else await self._engine.attention()
 
+    async def alert_text(self, number: int) -> str:
+        """Return what an alert tells that does not fit into a line."""
+        return "" if self._engine is None else await self._engine.alert_text(number)
+
     async def usage(self) -> Mapping[str, Usage]:
         """Return what the process tree of each run takes; nothing before the engine is open."""
         return {} if self._engine is None else await self._engine.usage()

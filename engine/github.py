@@ -10,10 +10,8 @@ import asyncio
 import os
 import re
 import shutil
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -21,28 +19,19 @@ from msgspec import Struct
 
 from engine.clock import from_iso
 from engine.errors import AgentmuxError, Code
-from engine.processes.signalling import kill_groups
-from engine.processes.trees import spawn
+from engine.processes.calling import call
 from engine.secrets import redact
-from engine.shield import shielded
 from engine.text import clean_text
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from engine.processes.trees import Child
-
 T = TypeVar("T")
 
 TIMEOUT = 60.0
 """Seconds that a call may take; gh has no limit of its own."""
-_LONGEST = 65_536
-"""Bytes of a complaint that are read."""
 _SKEW = timedelta(minutes=10)
 """How far the clocks of this machine and of GitHub may be apart."""
-
-_UNKILLABLE = 5.0
-"""Seconds that a killed gh has to be gone."""
 _QUIET = {
     "GH_HOST": "github.com",  # that of a repository which names none
     "GH_PROMPT_DISABLED": "1",
@@ -248,55 +237,24 @@ async def _run(*words: str, given: str = "") -> bytes:
     """
     program, what = await asyncio.to_thread(find_gh), f"gh {words[0]} {words[1]}"
     try:
-        code, out, told = await _call(program, words, given)
+        called = await call(
+            (program, *words),
+            cwd=Path("/"),
+            env=_variables(),
+            seconds=TIMEOUT,
+            given=given.encode(errors="replace"),
+        )
     except TimeoutError as error:
         raise GithubError(f"{what} did not answer in {TIMEOUT:g} s") from error
     except OSError as error:
         raise GithubError(f"gh cannot be started: {error.strerror}") from error
-    if code == 0:
-        return out
-    if code == _NO_LOGIN:
+    if called.code == 0:
+        return called.out
+    if called.code == _NO_LOGIN:
         raise GithubError("gh is not logged in: run `gh auth login`", hopeless=True)
-    lines = clean_text(redact(told, os.environ), newlines=True).strip().splitlines()
-    raise GithubError(f"{what} failed: {lines[0][:300] if lines else f'exit code {code}'}")
-
-
-async def _call(program: str, words: tuple[str, ...], given: str) -> tuple[int | None, bytes, str]:
-    """Run gh to its end; return its exit code, what it wrote, and what it complained of.
-
-    Raises:
-        TimeoutError: it took too long, and was killed.
-        OSError: it cannot be started.
-
-    """
-    with TemporaryFile() as asked, TemporaryFile() as out, TemporaryFile() as err:
-        asked.write(given.encode(errors="replace"))
-        asked.seek(0)
-        gh = spawn(
-            (program, *words),
-            cwd=Path("/"),
-            env=_variables(),
-            stdin=asked.fileno(),
-            stdout=out.fileno(),
-            stderr=err.fileno(),
-        )
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                await gh.ended()
-        finally:
-            code = await shielded(_end(gh))
-        out.seek(0)
-        err.seek(0)
-        return code, await asyncio.to_thread(out.read), err.read(_LONGEST).decode(errors="replace")
-
-
-async def _end(gh: Child) -> int | None:
-    """Kill what is left of gh and its children, and return its exit code."""
-    kill_groups({gh.identity})
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_UNKILLABLE):
-            await gh.ended()
-    return gh.reap()
+    lines = clean_text(redact(called.err, os.environ), newlines=True).strip().splitlines()
+    why = lines[0][:300] if lines else f"exit code {called.code}"
+    raise GithubError(f"{what} failed: {why}")
 
 
 def _variables() -> dict[str, str]:

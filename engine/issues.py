@@ -9,7 +9,6 @@ may set the label decides what agents are told to do.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine import github
 from engine.errors import AgentmuxError
+from engine.files import take_lock
 from engine.github import GithubError
 from engine.model import FINISHED, State, TaskDef
 from engine.secrets import redact
@@ -94,7 +94,7 @@ class IssueFeed:
         try:
             while True:
                 try:
-                    if _is_ours(handle):
+                    if take_lock(handle):
                         await self._look_and_tell()
                 except Exception:
                     # Whatever it is, the next look may find it mended.
@@ -219,15 +219,6 @@ class IssueFeed:
             text = redact(comment_of(task.result or {}), os.environ)
             await github.comment(repo, number, f"{text}\n{mark}\n")
         await self._store.note_told(task.id, run_id)
-
-
-def _is_ours(lock: int) -> bool:
-    """Take a lock, if no other process has it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _id_of(number: int) -> str:

@@ -79,6 +79,10 @@ class EventType(StrEnum):
     RESUMED = "RESUMED"
     LATE_RESULT = "LATE_RESULT"
     ALERT = "ALERT"
+    ALERT_ACKNOWLEDGED = "ALERT_ACKNOWLEDGED"
+    SERVICE = "SERVICE"
+    AGENT_REGISTERED = "AGENT_REGISTERED"
+    AGENT_UNREGISTERED = "AGENT_UNREGISTERED"
 
 
 class RunOutcome(StrEnum):
@@ -229,10 +233,69 @@ class Outcome(Struct, frozen=True):
     holds: bool = False
 
 
+class AlertKind(StrEnum):
+    """What was noticed."""
+
+    LOG = "log"
+    """Lines of a log that tell of trouble."""
+    DELIVERY = "delivery"
+    """An alert that cannot be handed to whom it is meant for."""
+    SERVICE = "service"
+    """A service that does not come up, or is not well."""
+    AGENT = "agent"
+    """A registered agent that has vanished, or one that nobody has registered."""
+
+
+class ServiceState(StrEnum):
+    """Where a service stands."""
+
+    STOPPED = "stopped"
+    WAITING = "waiting"
+    """For what it depends on, or for its next start."""
+    STARTING = "starting"
+    READY = "ready"
+    UNHEALTHY = "unhealthy"
+    RECOVERING = "recovering"
+    STOPPING = "stopping"
+    FAILED = "failed"
+    """Nobody starts it again but an operator."""
+
+
+UP = frozenset(
+    {
+        ServiceState.STARTING,
+        ServiceState.READY,
+        ServiceState.UNHEALTHY,
+        ServiceState.RECOVERING,
+        ServiceState.STOPPING,
+    }
+)
+"""A service in one of these has processes."""
+
+
+class NewAlert(Struct, frozen=True):
+    """Something that was noticed, and that is shown until somebody acknowledges it.
+
+    `subject` is what it is about, as people name it. `summary` is one line, `count` how many things
+    it tells of (lines). `body`: a Markdown file that tells more, from the state folder on.
+    """
+
+    kind: AlertKind
+    subject: str
+    summary: str
+    error: bool = False
+    count: int = 1
+    body: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+
+
 ADOPTED = "adopted"
 """The key in the data of events that an older agentmux told: they are kept, and mean nothing."""
 LOOK = "preflight-"
 """What the id of a run begins with that holds no task: it only looks ahead, for seconds."""
+SERVICE = "service-"
+"""What the run id in the tag of a service's processes begins with."""
 
 
 class Needed(Struct, frozen=True):
@@ -254,6 +317,20 @@ class ProcessId(Struct, frozen=True):
 
     pid: int
     started: str
+
+
+class External(Struct, frozen=True):
+    """An agent that somebody else has started: by hand, in tmux, by another tool.
+
+    It is there while its process and its window (`session:window` of tmux) are; one that has
+    neither must beat. `meta` is whatever its user wants to know of it.
+    """
+
+    id: str
+    type: str
+    process: ProcessId | None = None
+    tmux: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
 
 
 def camel(name: str) -> str:

@@ -282,8 +282,33 @@ def _reset(event: Event) -> str:
 
 
 def _alert(event: Event) -> str:
-    message = _text(event.data, "message") or _text(event.data, "error")
+    data = event.data
+    message = _text(data, "summary") or _text(data, "message") or _text(data, "error")
     return f"alert: {_short(message)}" if message else "alert"
+
+
+def _acknowledged(event: Event) -> str:
+    alerts = event.data.get("alerts")
+    count = len(alerts) if isinstance(alerts, list | tuple) else 1
+    return f"{plural(count, 'alert')} {'was' if count == 1 else 'were'} acknowledged"
+
+
+def _registered(event: Event) -> str:
+    kind, name = _text(event.data, "agentType"), _text(event.data, "agentId")
+    return f"{_short(name or 'an agent')} was registered" + (f" ({_short(kind)})" if kind else "")
+
+
+def _unregistered(event: Event) -> str:
+    why = _text(event.data, "why")
+    said = f"{_short(_text(event.data, 'agentId') or 'an agent')} is registered no more"
+    return f"{said}: {_short(why)}" if why else said
+
+
+def _service(event: Event) -> str:
+    name, state = _text(event.data, "service"), _text(event.data, "serviceState")
+    why = _text(event.data, "message")
+    said = f"service {_short(name or '?')} is {_short(state or '?')}"
+    return f"{said}: {_short(why)}" if why else said
 
 
 def _held(event: Event) -> str:
@@ -325,6 +350,10 @@ _SENTENCES: Mapping[EventType, Callable[[Event], str]] = {
     EventType.RESUMED: _plain("claims are resumed for {whom}"),
     EventType.LATE_RESULT: _late,
     EventType.ALERT: _alert,
+    EventType.SERVICE: _service,
+    EventType.AGENT_REGISTERED: _registered,
+    EventType.AGENT_UNREGISTERED: _unregistered,
+    EventType.ALERT_ACKNOWLEDGED: _acknowledged,
 }
 
 

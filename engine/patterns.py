@@ -7,13 +7,16 @@ first pattern: most people never type one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import Any
 
 from engine.errors import ValidationError
 
 _Search = Callable[[bytes], object]
 """Returns None if it finds nothing."""
+LineSearch = Callable[..., int | None]
+"""Of bytes, from an offset and to another: where the first match begins, None without one."""
 
 _MEMORY = 8 << 20
 """Bytes that one compiled pattern may take; a larger one is refused."""
@@ -60,18 +63,48 @@ def _searches(pattern: str) -> tuple[_Search, _Search | None]:
     return search, None if beyond else _search(f"(?m){pattern}")
 
 
+def line_search(patterns: Iterable[str]) -> LineSearch | None:
+    """Return a search for the first of several patterns in bytes that hold whole lines.
+
+    Case counts. No match goes beyond a line; `^` and `$` are its ends. None: there is no pattern.
+
+    Raises:
+        ValidationError: one of them is no regular expression.
+
+    """
+    # One by one first: two halves that are none could make a whole together.
+    wanted = [pattern for pattern in patterns if _compile(pattern, fold=False)]
+    if not wanted:
+        return None
+    regexp = _compile("(?m)" + "|".join(f"(?:{pattern})" for pattern in wanted), fold=False)
+
+    def search(data: bytes, start: int = 0, end: int | None = None) -> int | None:
+        found = regexp.search(data, start, end)
+        return None if found is None else int(found.start())
+
+    return search
+
+
 def _search(pattern: str) -> _Search:
+    search: _Search = _compile(pattern, fold=True).search
+    return search
+
+
+def _compile(pattern: str, *, fold: bool) -> Any:
+    """Compile a pattern for bytes, which spares a second pass over each text to count characters.
+
+    `fold`: whatever the case, and over ends of lines.
+    """
     import re2  # noqa: PLC0415 - see above
 
     options = re2.Options()
-    options.case_sensitive = False
+    options.case_sensitive = not fold
+    options.never_nl = not fold
     options.never_capture = True
     options.log_errors = False  # to stderr, which is the terminal of the dashboard
     options.max_mem = _MEMORY
     try:
-        # Bytes spare a second pass over each text that would count characters.
-        search: _Search = re2.compile(pattern.encode(), options).search
+        return re2.compile(pattern.encode(), options)
     except re2.error as error:
         reason = error.args[0].decode(errors="replace") if error.args else "it cannot be read"
         raise ValidationError(f"/{pattern}/ is no regular expression: {reason}") from error
-    return search

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError, StorageError, StoreGone
-from engine.model import ProcessId, WorkerStatus
+from engine.model import SERVICE, ProcessId, WorkerStatus
 from engine.presence import Presence
 from engine.processes.census import tagged
 from engine.processes.signalling import is_alive, seems_alive
@@ -135,9 +135,12 @@ class Reaper:
         processes = await asyncio.to_thread(tagged, self._layout.state)
         known = {run.run_id for run in await self._lookout.active()}
         known |= {run.run_id for run in await self._lookout.endings()}
+        services = await self._lookout.known_services()
+        kept = any(one.keeper is not None and seems_alive(one.keeper) for one in services)
         roots: dict[str, set[ProcessId]] = {}
         for process, run_id in processes.items():
-            if run_id not in known:
+            # What is left of services is the business of who keeps them, if anybody does.
+            if run_id not in known and not (kept and run_id.startswith(SERVICE)):
                 roots.setdefault(run_id, set()).add(process)
         await _all(*(self._end_tree(run_id, found) for run_id, found in roots.items()))
         for run_id, found in roots.items():

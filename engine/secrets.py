@@ -1,4 +1,4 @@
-"""Which variables hold secrets, and how their values are kept out of what we write.
+"""Which variables hold secrets, how settings name them, and how their values are kept unwritten.
 
 By their names alone: whoever names a secret otherwise is not protected here.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+_HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SHORTEST = 6
 """A value that is shorter would be found in half of all words."""
 _PLAIN = re.compile(r"[ !#-\[\]-~]*")
@@ -45,6 +46,16 @@ def redact_all(value: Any, variables: Mapping[str, str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [redact_all(one, variables) for one in value]
     return value
+
+
+def fill(text: str, variables: Mapping[str, str]) -> str:
+    """Return the text with each `${NAME}` replaced by that variable. Raises KeyError: the name."""
+    return _HOLE.sub(lambda hole: variables[hole[1]], text)
+
+
+def named_in(text: str) -> list[str]:
+    """Return the variables that a text names as `${NAME}`."""
+    return _HOLE.findall(text)
 
 
 def masks(variables: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:

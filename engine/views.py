@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from engine.model import Event, HoldCause, Reason, RunOutcome, State, WorkerStatus
+    from engine.model import (
+        AlertKind,
+        Event,
+        HoldCause,
+        Reason,
+        RunOutcome,
+        ServiceState,
+        State,
+        WorkerStatus,
+    )
 
 
 TRANSCRIBED = frozenset({"agent"})
@@ -261,7 +270,8 @@ class AttentionRow(Struct, frozen=True):
     """One thing that only a person can settle: what it is about, since when, and what to do.
 
     `key` tells it from all others for as long as it lasts. `words` are not cleaned. `agent`: the
-    one that no worker serves; `held`: the one whose claims are held.
+    one that no worker serves; `held`: the one whose claims are held. `alert`: the number of an
+    alert, which is over once somebody acknowledges it.
     """
 
     key: str
@@ -273,6 +283,58 @@ class AttentionRow(Struct, frozen=True):
     worker_id: str | None = None
     agent: str | None = None
     held: str | None = None
+    alert: int | None = None
+
+
+class AlertRow(Struct, frozen=True):
+    """Something that was noticed at `ts`; `acknowledged_at`: None, nobody has yet.
+
+    `body`: a Markdown file that tells more, from the state folder on. `undelivered` says of each
+    target that it cannot be handed to why not.
+    """
+
+    id: int
+    ts: datetime
+    error: bool
+    kind: AlertKind
+    subject: str
+    summary: str
+    count: int
+    body: str | None
+    task_id: str | None
+    run_id: str | None
+    acknowledged_at: datetime | None
+    undelivered: Mapping[str, str] = field(default_factory=dict)
+
+
+class ExternalRow(Struct, frozen=True):
+    """An agent that somebody else has started, and told of. `pid` and `tmux`: where it is."""
+
+    id: str
+    type: str
+    pid: int | None
+    tmux: str | None
+    meta: Mapping[str, str]
+    registered_at: datetime
+    beat_at: datetime
+
+
+class ServiceRow(Struct, frozen=True):
+    """A service. `message` says why it stands so, if that needs saying; `pid` leads its tree.
+
+    `keeper` is the process that keeps it, None if none does. `recovery` is empty, or what became of
+    the last one: in progress, complete, failed.
+    """
+
+    name: str
+    state: ServiceState
+    since: datetime
+    message: str
+    port: int | None
+    pid: int | None
+    restarts: int
+    recovery: str
+    keeper: int | None
 
 
 class Usage(Struct, frozen=True):

@@ -252,7 +252,8 @@ class Dashboard(Commanding):
     def _top(self) -> PanedScreen:
         # A dialog lets the screen below shine through: that one is kept fresh.
         screens = [s for s in self.screen_stack if isinstance(s, PanedScreen)]
-        return screens[-1]
+        # The stack is emptied on the way out, while this still may ask.
+        return screens[-1] if screens else self._main
 
     def on_paned_screen_wanted(self, event: PanedScreen.Wanted) -> None:
         """Read what a screen shows now and was not given yet."""

@@ -93,9 +93,12 @@ def worker_about(
 
 
 def need_about(
-    need: AttentionRow, keys: Sequence[tuple[str, str]], now: datetime, width: int
+    need: AttentionRow, keys: Sequence[tuple[str, str]], now: datetime, width: int, more: str = ""
 ) -> list[Line]:
-    """Return what needs a person, and the keys that can settle it with what each does."""
+    """Return what needs a person, and the keys that can settle it with what each does.
+
+    `more` is what an alert tells that does not fit into a line.
+    """
     symbol, word, tone = look.need_look(need.need)
     when = f"{look.since(need.since, now)}, since {look.day_time(need.since, now)}"
     lines = text_lines(f"{symbol} {clean_text(need.subject)}", width, tone)
@@ -111,4 +114,8 @@ def need_about(
         first, *rest = text_lines(words, max(8, width - _KEY), Tone.TEXT)
         lines.append(((fitted(key, _KEY), Tone.BOLD), *first))
         lines += [((" " * _KEY, Tone.TEXT), *line) for line in rest]
+    if more:
+        lines += section("What was found", width)
+        for part in more.split("\n"):
+            lines += text_lines(part, width, Tone.TEXT) if part else [()]
     return lines

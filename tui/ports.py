@@ -175,6 +175,9 @@ class Engine(Protocol):
     async def attention(self) -> list[AttentionRow]:
         """Return what only a person can settle, oldest first."""
 
+    async def alert_text(self, number: int) -> str:
+        """Return what an alert tells that does not fit into a line; clean, empty if nothing."""
+
     async def usage(self) -> Mapping[str, Usage]:
         """Return what the process tree of each run that goes on takes, by run id."""
 

@@ -133,7 +133,8 @@ def _orphans(facts: Facts) -> Iterator[Alert]:
         message = f"nobody can tell whether processes were left behind: {facts.processes}"
         yield Alert(Level.NOTE, Kind.ORPHAN, None, message)
         return
-    for run_id, left in orphans(facts.processes, facts.vitals).items():
+    kept = bool(facts.vitals.keepers & facts.alive)
+    for run_id, left in orphans(facts.processes, facts.vitals, kept=kept).items():
         if run_id.startswith(LOOK):
             continue  # it is over in seconds; the next start ends one that is not
         pids = ", ".join(str(process.pid) for process in left)

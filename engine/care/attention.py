@@ -1,4 +1,4 @@
-"""What only a person can settle: tasks that wait for somebody, and what `health` finds wrong.
+"""What only a person can settle: tasks that wait for somebody, alerts, what `health` finds wrong.
 
 Each thing is told once. Not told, for they need nobody: notes; a long queue, which is work that
 goes on as it can; held claims, which somebody wanted and every screen shows, or which go on by
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from engine.files import Layout
     from engine.store.needs import NeedyTask, NeedyTasks
     from engine.store.vitals import Vitals
+    from engine.views import AlertRow
 
 MOST = 1000
 """So many tasks are told, those that have waited longest; the rest is counted in a last row."""
@@ -77,11 +78,13 @@ class Attention:
         config: Config,
         clock: Clock,
         last_seq: Callable[[], Awaitable[int]],
+        alerts: Callable[[int], Awaitable[list[AlertRow]]],
     ) -> None:
         self._layout = layout
         self._config = config
         self._clock = clock
         self._last_seq = last_seq
+        self._alerts = alerts
         self._looking = asyncio.Lock()
         self._seq = -1
         self._task_rows: list[AttentionRow] = []
@@ -112,6 +115,7 @@ class Attention:
             return
         tasks, took = await asyncio.to_thread(self._read)
         self._task_rows, self._rest = [*map(_task_row, tasks.tasks)], _rest(tasks)
+        self._task_rows += map(_noticed_row, await self._alerts(MOST))
         self._seq = seq
         self._tasks_good_until = began + (took * _SHARE if took > _CHEAP else 0)
 
@@ -177,6 +181,18 @@ def _alert_row(alert: Alert, since: datetime) -> AttentionRow:
         worker_id=alert.subject if alert.kind is Kind.STALE else None,
         agent=alert.subject if alert.kind is Kind.UNSERVED else None,
         held=alert.subject if alert.kind in _HELD else None,
+    )
+
+
+def _noticed_row(alert: AlertRow) -> AttentionRow:
+    return AttentionRow(
+        key=f"alert:{alert.id}",
+        need=Need.ALERT,
+        subject=alert.subject,
+        since=alert.ts,
+        words=f"{alert.summary}; `agentmux alerts ack {alert.id}` acknowledges it",
+        task_id=alert.task_id,
+        alert=alert.id,
     )
 
 

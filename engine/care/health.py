@@ -91,6 +91,7 @@ def _look(layout: Layout, config: Config, clock: Clock) -> Facts:
         processes = str(error)
     vitals = read_vitals(layout.database)
     hosts = {worker.host for worker in vitals.workers} | {run.host for run in vitals.leaving}
+    hosts |= vitals.keepers
     return Facts(
         now=clock.now(),
         vitals=vitals,

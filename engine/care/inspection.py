@@ -199,7 +199,8 @@ def _orphans(processes: dict[ProcessId, str] | str, vitals: Vitals) -> list[Find
         message = f"orphans cannot be looked for: {processes}"
         return [Finding(Level.NOTE, "orphans", message, "look for processes by hand")]
     found = Findings("orphans", advice="`agentmux doctor --repair` ends it")
-    for run_id, left in orphans(processes, vitals).items():
+    kept = any(map(seems_alive, vitals.keepers))
+    for run_id, left in orphans(processes, vitals, kept=kept).items():
         if run_id.startswith(LOOK):
             continue  # it is over in seconds; the next start ends one that is not
         for process in left:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine.files import read_regular
+from engine.model import SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -61,15 +62,18 @@ class Leftover(Struct, frozen=True):
         return f"{self.path} {self.message}"
 
 
-def orphans(processes: Mapping[ProcessId, str], vitals: Vitals) -> dict[str, list[ProcessId]]:
+def orphans(
+    processes: Mapping[ProcessId, str], vitals: Vitals, *, kept: bool
+) -> dict[str, list[ProcessId]]:
     """Return the processes that are left of runs which neither hold a task nor are being ended.
 
     `processes` must have been looked at before `vitals`: then each was claimed before it began.
+    `kept`: somebody keeps services, and what is left of those is his business.
     """
     found: dict[str, list[ProcessId]] = {}
     known = vitals.run_ids
     for process, run_id in sorted(processes.items(), key=lambda item: item[0].pid):
-        if run_id not in known:
+        if run_id not in known and not (kept and run_id.startswith(SERVICE)):
             found.setdefault(run_id, []).append(process)
     return found
 

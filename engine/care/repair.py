@@ -112,7 +112,7 @@ class Repair:
             pids = ", ".join(str(process.pid) for process in left)
             return f"what was left of run {run_id}, which holds no task, was ended: {pids}"
 
-        found = orphans(processes, vitals)
+        found = orphans(processes, vitals, kept=any(map(seems_alive, vitals.keepers)))
         # At the same time: each tree may take its whole grace to end.
         return cut(await asyncio.gather(*map(end, found)))
 

@@ -169,6 +169,14 @@ def workers(text: str) -> int:
     return number
 
 
+def pair(text: str) -> tuple[str, str]:
+    """Read `key=value`."""
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
+    return key, value
+
+
 def at_least_one(text: str) -> int:
     """Read a whole number above 0."""
     return int(_number(int, text, least=1, what="a whole number above 0"))

@@ -22,6 +22,7 @@ from engine.cli.arguments import (
     at_least_one,
     need,
     need_text,
+    pair,
     refuse_rest,
     seconds,
     seq,
@@ -32,9 +33,12 @@ from engine.model import ALL_AGENTS
 if TYPE_CHECKING:
     import argparse
 
+AGENTS = "engine.cli.agents"
+ALERTS = "engine.cli.alerts"
 CHECKING = "engine.cli.checking"
 COLLECTING = "engine.cli.collecting"
 READING = "engine.cli.reading"
+SERVICES = "engine.cli.services"
 STEERING = "engine.cli.steering"
 TRANSCRIPT = "engine.cli.transcript"
 WORKING = "engine.cli.working"
@@ -87,10 +91,13 @@ def build_parser() -> Parser:
     )
     commands = Commands(parser.add_subparsers(metavar="COMMAND", required=True, dest="command"))
     _add_working(commands)
+    _add_services(commands)
     _add_workers(commands)
     _add_tasks(commands)
     _add_reading(commands)
     _add_fleet(commands)
+    _add_agents(commands)
+    _add_alerts(commands)
     _add_upkeep(commands)
     _add_worktrees(commands)
     return parser
@@ -99,19 +106,7 @@ def build_parser() -> Parser:
 def _add_working(commands: Commands) -> None:
     run = commands.add("run", f"{WORKING}:run", "seed a DAG and work until nothing more can run")
     add_dag(run)
-    run.add_argument(
-        "--workers",
-        type=workers,
-        default=1,
-        metavar="N",
-        help="workers for each agent of the DAG, 1 to 64 (default: 1)",
-    )
-    run.add_argument(
-        "--timeout",
-        type=seconds,
-        metavar="S",
-        help="stop gracefully after this many seconds and exit 1",
-    )
+    _add_work_limits(run)
     worker = commands.add("worker", f"{WORKING}:worker", "claim and run the tasks of one agent")
     worker.add_argument("--agent", required=True, metavar="A", help="whose tasks")
     worker.add_argument(
@@ -324,6 +319,94 @@ def _add_fleet(commands: Commands) -> None:
     )
     add_dry_run(reset)
     add_yes(reset)
+
+
+def _add_work_limits(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--workers",
+        type=workers,
+        default=1,
+        metavar="N",
+        help="workers for each agent of the DAG, 1 to 64 (default: 1)",
+    )
+    command.add_argument(
+        "--timeout",
+        type=seconds,
+        metavar="S",
+        help="stop gracefully after this many seconds and exit 1",
+    )
+
+
+def _add_services(commands: Commands) -> None:
+    up = commands.add(
+        "up",
+        f"{WORKING}:up",
+        "start services, wait until they are ready, and work through a DAG",
+        more="Without a DAG it keeps the services until Ctrl+C. They end with it.",
+    )
+    add_dag(up)
+    _add_work_limits(up)
+    services = commands.add("services", None, "list, start, stop and restart services")
+    below = Commands(services.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
+    below.add("ls", f"{SERVICES}:list_services", "list services", json=True)
+    for name, text in (
+        ("start", "start services, and what they depend on"),
+        ("stop", "end services, and all that they have started"),
+        ("restart", "end services and start them anew"),
+    ):
+        command = below.add(name, f"{SERVICES}:{name}", text, json=True)
+        command.add_argument("services", nargs="*", metavar="SERVICE", help="(default: all)")
+        add_dry_run(command)
+    logs = below.add("logs", f"{SERVICES}:logs", "print what a service has printed")
+    logs.add_argument("service", metavar="SERVICE")
+    logs.add_argument("--follow", action="store_true", help="go on with what comes")
+
+
+def _add_agents(commands: Commands) -> None:
+    agents = commands.add(
+        "agents", None, "know agents that were started by hand, in tmux or by another tool"
+    )
+    below = Commands(agents.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
+    register = below.add("register", f"{AGENTS}:register", "let an agent be known", json=True)
+    register.add_argument("agent", metavar="ID")
+    register.add_argument("--type", required=True, metavar="T", help="claude, codex, anything")
+    register.add_argument(
+        "--pid", type=at_least_one, metavar="P", help="its process: it is there while that is"
+    )
+    register.add_argument(
+        "--tmux", metavar="SESSION:WINDOW", help="its window: it is there while that is"
+    )
+    register.add_argument(
+        "--meta", type=pair, action="append", default=[], metavar="K=V", help="anything else"
+    )
+    add_dry_run(register)
+    beat = below.add("beat", f"{AGENTS}:beat", "say that it is alive", json=True)
+    beat.add_argument("agents", nargs="+", metavar="ID")
+    unregister = below.add("unregister", f"{AGENTS}:unregister", "forget it", json=True)
+    unregister.add_argument("agents", nargs="+", metavar="ID")
+    unregister.add_argument(
+        "--end", action="store_true", help="end its window and its process first"
+    )
+    add_dry_run(unregister)
+    below.add("ls", f"{AGENTS}:list_agents", "list them", json=True)
+
+
+def _add_alerts(commands: Commands) -> None:
+    alerts = commands.add("alerts", None, "list, show and acknowledge alerts")
+    below = Commands(alerts.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
+    ls = below.add("ls", f"{ALERTS}:list_alerts", "list alerts that wait for somebody", json=True)
+    ls.add_argument("--all", action="store_true", help="those that were acknowledged, too")
+    show = below.add("show", f"{ALERTS}:show", "print all that an alert tells")
+    show.add_argument("alert", type=at_least_one, metavar="N", help="its number")
+    ack = below.add("ack", f"{ALERTS}:acknowledge", "say that somebody has seen to them", json=True)
+    ack.add_argument("alerts", type=at_least_one, nargs="*", metavar="N", help="their numbers")
+    ack.add_argument("--all", action="store_true", help="all there are")
+
+    def check(args: argparse.Namespace) -> None:
+        if bool(args.alerts) == args.all:
+            ack.error("name alerts by their numbers, or give --all")
+
+    ack.set_defaults(check=check)
 
 
 def _add_upkeep(commands: Commands) -> None:

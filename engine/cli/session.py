@@ -35,14 +35,18 @@ def require_store(state_dir: Path) -> None:
 
 
 @asynccontextmanager
-async def opened_engine(state_dir: Path, *, read_only: bool = False) -> AsyncIterator[Engine]:
+async def opened_engine(
+    state_dir: Path, *, read_only: bool = False, keeps_services: bool = False
+) -> AsyncIterator[Engine]:
     """Open the engine, making the store if there is none.
 
     What a damaged or older store needs first may take a while, so it is shown.
     """
     async with AsyncExitStack() as stack:
         with slow_steps(pipes=True) as tell:
-            engine = Engine(state_dir, read_only=read_only, on_step=tell)
+            engine = Engine(
+                state_dir, read_only=read_only, keeps_services=keeps_services, on_step=tell
+            )
             await stack.enter_async_context(engine)
         logs.tell(engine.notices)
         yield engine

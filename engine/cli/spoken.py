@@ -52,6 +52,10 @@ _MANY = {
     EventType.RESUMED: "times claims were resumed",
     EventType.LATE_RESULT: "late results were refused",
     EventType.ALERT: "alerts were raised",
+    EventType.ALERT_ACKNOWLEDGED: "times alerts were acknowledged",
+    EventType.SERVICE: "times services told how they stand",
+    EventType.AGENT_REGISTERED: "agents were registered",
+    EventType.AGENT_UNREGISTERED: "agents are registered no more",
 }
 _STATES = (
     (State.FAILED, "failed"),

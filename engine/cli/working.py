@@ -1,20 +1,20 @@
-"""The commands that hold workers: run and worker. Both end gracefully, however they are asked."""
+"""The commands that hold workers or services: run, up, worker. All end gracefully when asked to."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from engine import receipts
 from engine.cli import logs, steering, tables
 from engine.cli.progress import NAMED, busy, live_progress
-from engine.cli.render import Column, hint, print_table, say
+from engine.cli.render import Column, complain, hint, print_table, say
 from engine.cli.session import first_seed, opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
-from engine.errors import AgentmuxError
+from engine.errors import AgentmuxError, Code, ValidationError
 from engine.files import Layout
 from engine.filters import Filter, state_terms
 from engine.model import ALL_AGENTS, HoldCause, State
@@ -24,11 +24,13 @@ from engine.views import IN_FILE
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
+    from engine.commands import Command
     from engine.core import Engine
     from engine.views import HoldRow, Progress, TaskRow
 
+_LOGS = "`agentmux services logs NAME` prints what it has to say"
 LISTED = 20
 """Unfinished tasks of one state that the summary names; more are only counted."""
 _UNFINISHED = (
@@ -41,38 +43,93 @@ _UNFINISHED = (
 
 async def run(args: argparse.Namespace) -> int:
     """`run`: seed, work until nothing more can run, sum up; 0 only if all tasks are DONE."""
-    clock = SystemClock()
-    timed_out = False
     with Signals() as signals:
         command = await first_seed(args.state_dir, args.dag)
         async with opened_engine(args.state_dir) as engine:
-            with busy("seeding") as through:
-                receipt = await engine.execute(command, on_step=through)
-            for line in receipts.need_lines(receipt):
-                hint(line)
-            began = clock.monotonic()
-            try:
-                if signals.first is None:
-                    await engine.start_workers(args.workers)
-                    logs.tell(engine.notices)
-                async with live_progress(engine):
-                    timed_out = not await _first(
-                        engine.settled(),
-                        engine.wait_workers(),
-                        signals.wait(),
-                        within=args.timeout,
-                    )
-            finally:
-                if signals.first is not None:
-                    await _tell_of_stopping(engine)
-                await engine.stop_workers()
-            took = clock.monotonic() - began
-            progress = await engine.queries.progress()
-            holds = await engine.queries.holds()
-            left = [
-                (state, await engine.queries.tasks(_in(state), limit=LISTED, order=IN_FILE))
-                for state in (State.FAILED, State.BLOCKED, State.CANCELLED)
-            ]
+            return await _work(engine, command, args, signals)
+
+
+async def up(args: argparse.Namespace) -> int:
+    """`up`: start services and wait until they are ready; with a DAG, then what `run` does."""
+    with Signals() as signals:
+        command = None if args.dag is None else await first_seed(args.state_dir, args.dag)
+        async with opened_engine(args.state_dir, keeps_services=True) as engine:
+            if not engine.config.services:
+                raise ValidationError(
+                    "agentmux.yaml names no services; give some under `services:`"
+                )
+            await engine.keeper.open()
+            engine.keeper.start()
+            async with _told_of_services(engine):
+                not_ready: list[str] = []
+
+                async def ready() -> None:
+                    not_ready.extend(await engine.keeper.until_ready())
+
+                await _first(ready(), signals.wait(), within=None)
+                if not_ready:
+                    complain(Code.IO_ERROR, f"not ready: {', '.join(not_ready)}; {_LOGS}")
+                    return 1
+                if signals.first is None and command is not None:
+                    return await _work(engine, command, args, signals)
+                await signals.wait()
+    return 128 + signals.first if signals.first is not None else 0
+
+
+@asynccontextmanager
+async def _told_of_services(engine: Engine) -> AsyncIterator[None]:
+    """Say on stderr how services come up, and what becomes of them."""
+    said: dict[str, str] = {}
+
+    async def tell() -> None:
+        async for _ in engine.changes():
+            for row in await engine.queries.services():
+                words = f"{row.state}: {row.message}" if row.message else str(row.state)
+                if said.get(row.name) != words:
+                    said[row.name] = words
+                    hint(f"{row.name}: {words}")
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+
+
+async def _work(
+    engine: Engine, command: Command, args: argparse.Namespace, signals: Signals
+) -> int:
+    """Seed, work until nothing more can run, and sum up; return the exit code."""
+    clock = SystemClock()
+    timed_out = False
+    with busy("seeding") as through:
+        receipt = await engine.execute(command, on_step=through)
+    for line in receipts.need_lines(receipt):
+        hint(line)
+    began = clock.monotonic()
+    try:
+        if signals.first is None:
+            await engine.start_workers(args.workers)
+            logs.tell(engine.notices)
+        async with live_progress(engine):
+            timed_out = not await _first(
+                engine.settled(),
+                engine.wait_workers(),
+                signals.wait(),
+                within=args.timeout,
+            )
+    finally:
+        if signals.first is not None:
+            await _tell_of_stopping(engine)
+        await engine.stop_workers()
+    took = clock.monotonic() - began
+    progress = await engine.queries.progress()
+    holds = await engine.queries.holds()
+    left = [
+        (state, await engine.queries.tasks(_in(state), limit=LISTED, order=IN_FILE))
+        for state in (State.FAILED, State.BLOCKED, State.CANCELLED)
+    ]
     how = "timed out" if timed_out else "interrupted" if signals.first else ""
     why = _cut_short(progress, holds) if holds or not how else ""
     _sum_up(progress, left, took, "; ".join(filter(None, (how, why))))

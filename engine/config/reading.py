@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING, Any
 
-from engine.config import sections
+from engine.config import sections, services, watch
+from engine.config.fields import read_command
 from engine.config.settings import Config
 from engine.parsing.checks import Findings, mapping, number
 
@@ -30,12 +31,15 @@ _RULES: Mapping[str, Check] = {
     "budget": number(above=0, high=1_000_000),
 }
 _SECTIONS: Mapping[str, Callable[[object, Place, Findings], Any]] = {
-    "setup": sections.read_command,
+    "setup": read_command,
     "shell": sections.read_shell,
     "agents": sections.read_agents,
     "worktrees": sections.read_worktrees,
     "mcp": sections.read_mcp,
     "github": sections.read_github,
+    "watch": watch.read_watch,
+    "alerts": watch.read_alerts,
+    "services": services.read_services,
     "keys": sections.read_keys,
     "screen": sections.read_screen,
 }

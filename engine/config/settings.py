@@ -37,6 +37,17 @@ starts another program or reaches the network. (hostname asks the name server; e
 find start programs; sort and tee write.)"""
 
 
+TROUBLE = (r"\bERROR\b", r"Exception\b", r"\bTraceback\b", r"\bCRITICAL\b", r"\bFAILED\b")
+"""What a line of a log has in it that tells of trouble, unless the operator says otherwise."""
+HARMLESS_LINES = (
+    r"\bINFO:",
+    r"(?i)\bhealth[-_ ]?checks?\b",
+    r"\b(?:GET|HEAD|OPTIONS) /(?:health|healthz|livez|readyz)\b",
+    r"\bkube-probe/",
+)
+"""And what none of these has in it."""
+
+
 class ShellConfig(Struct, frozen=True):
     """What shell tasks may run: names of programs, or paths, compared with a command's first word.
 
@@ -107,6 +118,108 @@ class GithubConfig(Struct, frozen=True):
     comment: bool = True
 
 
+class WatchConfig(Struct, frozen=True):
+    """Logs that are watched beside those of runs and our own: files and globs, from the project on.
+
+    A line that matches one of `errors` and none of `ignore` (RE2) is told of in an alert; within
+    `cooldown` seconds of one, further lines of the same log wait for the next.
+    """
+
+    files: tuple[str, ...] = ()
+    errors: tuple[str, ...] = TROUBLE
+    ignore: tuple[str, ...] = HARMLESS_LINES
+    cooldown: float = 300.0
+
+
+class Mailbox(Struct, frozen=True):
+    """A file that gets a line for each alert, and who it is for."""
+
+    file: str
+    to: str = "operator"
+
+
+class Webhook(Struct, frozen=True):
+    """A URL to which each alert is posted as JSON."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class AlertsConfig(Struct, frozen=True):
+    """Where alerts go beside the screen. `command` gets each as JSON on its stdin."""
+
+    mailbox: Mailbox | None = None
+    webhook: Webhook | None = None
+    command: tuple[str, ...] | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Where alerts have to go, by the names that stand in the store."""
+        wanted = {"mailbox": self.mailbox, "webhook": self.webhook, "command": self.command}
+        return tuple(name for name, setting in wanted.items() if setting)
+
+
+class Probe(Struct, frozen=True):
+    """How a service is looked at: all that is named must hold.
+
+    `http` is a URL, or a path on the service's port, that must answer with one of `status`; `port`
+    must take connections; `files` (paths and globs) must each be there, and hold something;
+    `command` must end with 0. Asked `every` so many seconds; one that takes longer than `timeout`
+    has failed; so many `failures` in a row and the service is unhealthy.
+    """
+
+    http: str | None = None
+    status: tuple[int, ...] = (200,)
+    port: int | None = None
+    files: tuple[str, ...] = ()
+    command: tuple[str, ...] | None = None
+    every: float = 5.0
+    timeout: float = 5.0
+    failures: int = 3
+
+
+class RecoverStep(Struct, frozen=True):
+    """A command, and those that are run one after the other if it fails."""
+
+    run: tuple[str, ...]
+    otherwise: tuple[tuple[str, ...], ...] = ()
+
+
+class Recover(Struct, frozen=True):
+    """What is done when a service is unhealthy, `attempts` times at most until it is well again.
+
+    `{new}` in a command is a new folder, which takes the place of `folder` when all steps are
+    through. `timeout`: seconds for all of them.
+    """
+
+    steps: tuple[RecoverStep, ...] = ()
+    folder: str | None = None
+    attempts: int = 3
+    timeout: float = 600.0
+
+
+class ServiceConfig(Struct, frozen=True):
+    """A program that runs beside the tasks. `stop_timeout`: seconds between SIGTERM and SIGKILL.
+
+    It counts as ready once `ready` holds, which may take `ready_timeout` seconds, and as unhealthy
+    when `health` does not. `tmux` names sessions that it makes, which end with it.
+    """
+
+    command: tuple[str, ...]
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    depends_on: tuple[str, ...] = ()
+    ready: Probe | None = None
+    ready_timeout: float = 60.0
+    health: Probe | None = None
+    restart: str = "on-failure"
+    backoff: float = 1.0
+    stop_timeout: float = 5.0
+    tmux: tuple[str, ...] = ()
+    recover: Recover | None = None
+
+
 class ScreenConfig(Struct, frozen=True):
     """What a dashboard does until its user says otherwise.
 
@@ -142,5 +255,8 @@ class Config(Struct, frozen=True):
     worktrees: WorktreeConfig = field(default_factory=WorktreeConfig)
     mcp: Mapping[str, McpServer] = field(default_factory=dict)
     github: GithubConfig | None = None
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
+    services: Mapping[str, ServiceConfig] = field(default_factory=dict)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     screen: ScreenConfig = field(default_factory=ScreenConfig)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from engine.commands import (
     NEEDS_YOU,
+    Acknowledge,
     AddWorkers,
+    BeatAgents,
     Cancel,
     Command,
     Hold,
@@ -16,15 +18,22 @@ from engine.commands import (
     KillWorkers,
     Purge,
     Receipt,
+    Refusal,
+    RegisterAgent,
     Release,
     Reset,
+    RestartServices,
     Resume,
     Retry,
     Seed,
+    StartServices,
     Step,
     Stop,
+    StopServices,
+    UnregisterAgents,
 )
 from engine.dag import load_dag
+from engine.errors import Code
 from engine.files import check_name
 from engine.model import ALL_AGENTS
 from engine.narrate import describe_changes
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
 
     from engine.commands import OnStep
     from engine.model import Budget, Dag
+    from engine.orders.on_agents import AgentOrders
+    from engine.orders.on_services import ServiceOrders
     from engine.orders.on_tasks import TaskOrders
     from engine.orders.on_workers import WorkerOrders
     from engine.orders.reset import Resetter
@@ -42,6 +53,7 @@ if TYPE_CHECKING:
     from engine.store.seeding import SeedReport
     from engine.store.store import Store
 
+NO_ALERT = "there is no such alert; `agentmux alerts` lists them"
 DEFAULT_DAG = Path("agentmux/dag.yaml")
 
 
@@ -55,6 +67,8 @@ class Control:
         queries: Queries,
         tasks: TaskOrders,
         workers: WorkerOrders,
+        services: Callable[[], ServiceOrders],
+        agents: Callable[[], AgentOrders],
         resetter: Resetter,
         project: Path,
         find_unfit: FindUnfit,
@@ -64,6 +78,8 @@ class Control:
         self._queries = queries
         self._tasks = tasks
         self._workers = workers
+        self._services = services
+        self._agents = agents
         self._resetter = resetter
         self._project = project
         self._find_unfit = find_unfit
@@ -73,23 +89,36 @@ class Control:
         self, command: Command, *, dry_run: bool, on_step: OnStep, hurry: asyncio.Event
     ) -> Receipt:
         """Carry out a command; see Engine.execute."""
+        work: Awaitable[Receipt]
         match command:
             case Seed():
-                return await self._seed(command, dry_run=dry_run, on_step=on_step)
+                work = self._seed(command, dry_run=dry_run, on_step=on_step)
             case Reset():
-                dag = await self._load(command.path)
-                report, fate, ends = await self._resetter.carry_out(
-                    command, dag, dry_run=dry_run, on_step=on_step, hurry=hurry
-                )
-                return add_workers(_seeded(report, dry_run=dry_run), fate, ends)
+                work = self._reset(command, dry_run=dry_run, on_step=on_step, hurry=hurry)
             case Hold() | Resume():
-                return await self._hold(command, dry_run=dry_run)
+                work = self._hold(command, dry_run=dry_run)
+            case Acknowledge():
+                work = self._acknowledge(command, dry_run=dry_run)
+            case StartServices() | StopServices() | RestartServices():
+                work = self._services().carry_out(command, dry_run=dry_run)
+            case RegisterAgent() | BeatAgents() | UnregisterAgents():
+                work = self._agents().carry_out(command, dry_run=dry_run)
             case AddWorkers():
-                return await self._workers.add(command, dry_run=dry_run)
+                work = self._workers.add(command, dry_run=dry_run)
             case Stop() | KillWorkers():
-                return await self._workers.carry_out(command, dry_run=dry_run)
+                work = self._workers.carry_out(command, dry_run=dry_run)
             case Release() | Cancel() | Kill() | Retry() | Purge():
-                return await self._tasks.carry_out(command, dry_run=dry_run)
+                work = self._tasks.carry_out(command, dry_run=dry_run)
+        return await work
+
+    async def _reset(
+        self, command: Reset, *, dry_run: bool, on_step: OnStep, hurry: asyncio.Event
+    ) -> Receipt:
+        dag = await self._load(command.path)
+        report, fate, ends = await self._resetter.carry_out(
+            command, dag, dry_run=dry_run, on_step=on_step, hurry=hurry
+        )
+        return add_workers(_seeded(report, dry_run=dry_run), fate, ends)
 
     async def _hold(self, command: Hold | Resume, *, dry_run: bool) -> Receipt:
         agent = command.agent
@@ -102,6 +131,16 @@ class Control:
             check_name(agent, "agent")
         held = await self._store.hold(agent, dry_run=dry_run)
         return Receipt(dry_run, {agent: "held" if held else "was held already"})
+
+    async def _acknowledge(self, command: Acknowledge, *, dry_run: bool) -> Receipt:
+        found = await self._store.acknowledge(command.alerts, dry_run=dry_run)
+        refused = []
+        for number in sorted(set(command.alerts or ()) - set(found)):
+            known = await self._queries.alert(number)
+            why = "was acknowledged already" if known is not None else NO_ALERT
+            refused.append(Refusal(str(number), Code.VALIDATION_ERROR, f"alert {number}: {why}"))
+        done = dict.fromkeys((f"alert {number}" for number in found), "acknowledged")
+        return Receipt(dry_run, done, tuple(refused), {"acknowledged": len(found)})
 
     async def _seed(self, command: Seed, *, dry_run: bool, on_step: OnStep) -> Receipt:
         dag = command.dag if command.dag is not None else await self._load(command.path)

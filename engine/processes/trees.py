@@ -27,10 +27,12 @@ from engine.processes.signalling import is_alive, kill_groups, open_pidfd, send
 from engine.shield import shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from engine.model import Claim
+
+    OnSignal = Callable[[signal.Signals, set[ProcessId]], None]
 
 TASK_ID = "AGENTMUX_TASK_ID"
 WORKER_ID = "AGENTMUX_WORKER_ID"
@@ -165,12 +167,18 @@ def _mark(ended: asyncio.Future[None]) -> None:
 
 
 async def end_tree(
-    run_id: str, state_dir: Path, roots: Iterable[ProcessId], *, grace: float
+    run_id: str,
+    state_dir: Path,
+    roots: Iterable[ProcessId],
+    *,
+    grace: float,
+    on_signal: OnSignal = lambda _number, _members: None,
 ) -> None:
     """End all processes of a run: SIGTERM, `grace` seconds, SIGKILL, until none is left.
 
     With a grace of 0 SIGKILL comes at once. Every look is a fresh one, for members may fork
     meanwhile. This cannot be cut short: a cancellation is raised once the tree is gone.
+    `on_signal` is told of each signal and who got it.
 
     Raises:
         TreeSurvived: somebody is alive 5 s after the first SIGKILL.
@@ -184,15 +192,20 @@ async def end_tree(
             f"this process is part of run {run_id}, so it cannot end it; its host does, or say it "
             "again from outside the task"
         )
-    await shielded(_end_tree(run_id, state_dir, roots, grace))
+    await shielded(_end_tree(run_id, state_dir, roots, grace, on_signal))
 
 
-async def _end_tree(run_id: str, state_dir: Path, known: set[ProcessId], grace: float) -> None:
+async def _end_tree(
+    run_id: str, state_dir: Path, known: set[ProcessId], grace: float, on_signal: OnSignal
+) -> None:
     loop = asyncio.get_running_loop()
     kill_at = loop.time() + grace
     told: set[ProcessId] = set()
+    kill = False
     while True:
-        kill = loop.time() >= kill_at
+        if loop.time() >= kill_at and not kill:
+            kill = True
+            on_signal(signal.SIGKILL, told or known)
         try:
             members = await asyncio.to_thread(_strike, run_id, state_dir, known, told, kill=kill)
         except StorageError:
@@ -205,6 +218,8 @@ async def _end_tree(run_id: str, state_dir: Path, known: set[ProcessId], grace: 
             return
         if loop.time() >= kill_at + _UNKILLABLE:
             raise TreeSurvived(run_id, members)
+        if not kill and (new := members - told):
+            on_signal(signal.SIGTERM, new)
         known |= members
         told |= members
         until = loop.time() + _UNKILLABLE / 10 if kill else kill_at

@@ -162,6 +162,75 @@ CREATE TABLE meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);
 -- Tasks DONE in each minute (ISO text up to the minute), for the rate on the screen.
 CREATE TABLE pace (minute TEXT PRIMARY KEY NOT NULL, done INTEGER NOT NULL) WITHOUT ROWID;
 
+-- What was noticed and is shown until somebody acknowledges it. Each is told by an ALERT event, too.
+CREATE TABLE alerts (
+  id       INTEGER PRIMARY KEY,
+  ts       TEXT NOT NULL,
+  error    INTEGER NOT NULL DEFAULT 0,        -- 1: something is wrong, and not only worth a look
+  kind     TEXT NOT NULL,                     -- log, delivery, ...
+  subject  TEXT NOT NULL,                     -- what it is about, as people name it
+  summary  TEXT NOT NULL,                     -- one line
+  count    INTEGER NOT NULL DEFAULT 1,        -- of what was noticed at once
+  body     TEXT,                              -- a Markdown file, from the state folder on
+  task_id  TEXT,
+  run_id   TEXT,
+  acknowledged_at  TEXT                               -- NULL: nobody has yet
+);
+CREATE INDEX unacknowledged ON alerts(id) WHERE acknowledged_at IS NULL;
+
+-- Where alerts still have to go: mailbox, webhook, command.
+CREATE TABLE deliveries (
+  alert    INTEGER NOT NULL,
+  target   TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,        -- that failed
+  next_at  TEXT NOT NULL,
+  error    TEXT,                              -- of the last one
+  PRIMARY KEY (alert, target)
+) WITHOUT ROWID;
+CREATE INDEX due ON deliveries(target, next_at);
+
+-- How far each log was read, and what was found in it that no alert has told of yet.
+CREATE TABLE watched (
+  source      TEXT PRIMARY KEY NOT NULL,      -- file:<path>, run:<id> or own
+  pattern     TEXT NOT NULL DEFAULT '',       -- of the settings, that names the file
+  positions   TEXT NOT NULL,                  -- JSON array, rotated files first
+  count       INTEGER NOT NULL DEFAULT 0,     -- lines
+  first_at    TEXT,
+  last_at     TEXT,
+  first_line  TEXT NOT NULL DEFAULT '',
+  draft       INTEGER NOT NULL DEFAULT 0,     -- bytes of the next alert's body that are good
+  quiet_until TEXT                            -- until then lines are only counted
+) WITHOUT ROWID;
+
+-- Programs that run beside the tasks, as the process that keeps them sees them.
+CREATE TABLE services (
+  name           TEXT PRIMARY KEY NOT NULL,
+  state          TEXT NOT NULL,
+  since          TEXT NOT NULL,
+  message        TEXT NOT NULL DEFAULT '',
+  port           INTEGER,
+  run_id         TEXT,                        -- in the tag of its processes
+  pid            INTEGER,                     -- the process that leads them
+  pid_started    TEXT,
+  restarts       INTEGER NOT NULL DEFAULT 0,  -- since an operator started it
+  recovery       TEXT NOT NULL DEFAULT '',    -- in progress, complete, failed
+  asked          TEXT,                        -- start, stop, restart: what an operator wants
+  keeper_pid     INTEGER,
+  keeper_started TEXT
+) WITHOUT ROWID;
+
+-- Agents that somebody else has started, and told of.
+CREATE TABLE externals (
+  id            TEXT PRIMARY KEY NOT NULL,
+  type          TEXT NOT NULL,
+  pid           INTEGER,
+  pid_started   TEXT,
+  tmux          TEXT,                         -- session:window
+  meta          TEXT NOT NULL DEFAULT '{}',   -- JSON object of texts
+  registered_at TEXT NOT NULL,
+  beat_at       TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- Counts by agent and state, kept exact by triggers whoever writes: counting a million rows for
 -- every repaint would cost more than all else on the screen. waiting = READY, but not claimable.
 CREATE TABLE tallies (

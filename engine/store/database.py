@@ -16,7 +16,7 @@ from engine.errors import StorageError, StoreGone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 OLDEST_SQLITE: Final = (3, 35, 0)
 SAFE_SQLITE: Final = (3, 51, 3)
 """Older ones can corrupt a WAL when a commit races a checkpoint (see `checkpoint`)."""

@@ -12,15 +12,23 @@ from msgspec import Struct
 from engine.clock import from_iso, to_iso
 from engine.machine import ENDING_SECONDS, LONGEST_BACKOFF
 from engine.model import Needed, ProcessId, State, TaskDef
+from engine.store.alerts import read_due, read_next_due
 from engine.store.claims import CLAIMABLE, RUNNING, SET_BACK
+from engine.store.registry import read_externals
 from engine.store.rows import HOLDS, ActiveRun, EndingRun, LiveWorker
+from engine.store.services import read_asked, read_known
+from engine.store.watched import read_runs, read_watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from engine.clock import Clock
+    from engine.model import External
+    from engine.store.alerts import Delivery
     from engine.store.reader import Reader
+    from engine.store.services import KnownService
+    from engine.store.watched import Watched, WatchedRun
 
 _STRETCH = 2000
 """Tasks that are looked through in one statement: a few milliseconds."""
@@ -227,3 +235,37 @@ class Lookout:
             "  WHERE state IN ('CLAIMED', 'RUNNING') AND claimed_by = w.id)"
         )
         return [(row[0], row[1], ProcessId(row[2], row[3])) for row in rows]
+
+    async def watched(self) -> Watched:
+        """Return how far logs were read, and what was found there and not told of yet."""
+        return await read_watched(self._rows)
+
+    async def watched_runs(self, after: int, known: Iterable[str], limit: int) -> list[WatchedRun]:
+        """Return the runs after a number, at most `limit`, and those that are known by id."""
+        return await read_runs(self._rows, after, known, limit)
+
+    async def externals(self) -> list[External]:
+        """Return the agents that somebody else has started, as they were registered."""
+        return await read_externals(self._rows)
+
+    async def beats_of_externals(self) -> dict[str, datetime]:
+        """Return when each registered agent gave a sign of life last."""
+        rows = await self._rows("SELECT id, beat_at FROM externals")
+        return {row[0]: from_iso(row[1]) for row in rows}
+
+    async def known_services(self) -> list[KnownService]:
+        """Return what is known of the processes of services, and who keeps them."""
+        return await read_known(self._rows)
+
+    async def asked_services(self) -> dict[str, str]:
+        """Return what operators want of services and nobody has begun to do."""
+        return await read_asked(self._rows)
+
+    async def due_deliveries(self, target: str, limit: int) -> list[Delivery]:
+        """Return the alerts that have to be handed to a target now, the oldest first."""
+        return await read_due(self._rows, target, self._clock.now(), limit)
+
+    async def next_delivery(self, target: str) -> float | None:
+        """Return in how many seconds a target has to be handed an alert; None: there is none."""
+        moment = await read_next_due(self._rows, target)
+        return None if moment is None else (moment - self._clock.now()).total_seconds()

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from engine.clock import Clock, from_iso, to_iso
 from engine.errors import TaskNotFound
 from engine.model import ALL_AGENTS, Event, HoldCause, ProcessId, RunOutcome, Spending, State
+from engine.store.alerts import read_alert, read_alerts
 from engine.store.explain import explain
 from engine.store.graph import CriticalPaths, read_graph
+from engine.store.registry import read_external_rows
 from engine.store.rows import (
     EVENT,
     TASK,
@@ -23,13 +25,17 @@ from engine.store.rows import (
     read_task,
     read_worker,
 )
+from engine.store.services import read_asked, read_services
 from engine.store.windows import Windows
 from engine.views import (
+    AlertRow,
     CriticalPath,
+    ExternalRow,
     GraphNode,
     HoldRow,
     Neighbour,
     Progress,
+    ServiceRow,
     SpentRow,
     TaskDetail,
     TaskRow,
@@ -106,6 +112,26 @@ class Queries(Windows):
             )
             for agent, since, cause, reason, until in rows
         ]
+
+    async def alerts(self, limit: int, *, every: bool = False) -> list[AlertRow]:
+        """Return the newest alerts that nobody has acknowledged (or `every` one), oldest first."""
+        return await read_alerts(self._rows, limit, every=every)
+
+    async def alert(self, number: int) -> AlertRow | None:
+        """Return an alert by its number; None: there is none."""
+        return await read_alert(self._rows, number)
+
+    async def externals(self) -> list[ExternalRow]:
+        """Return the agents that somebody else has started, in alphabetical order."""
+        return await read_external_rows(self._rows)
+
+    async def services(self) -> list[ServiceRow]:
+        """Return all services that a keeper has entered, in alphabetical order."""
+        return await read_services(self._rows, self._is_alive)
+
+    async def asked_services(self) -> dict[str, str]:
+        """Return what operators want of services and nobody has done yet."""
+        return await read_asked(self._rows)
 
     async def spent(self) -> list[SpentRow]:
         """Return what each agent took since the last reset, in alphabetical order."""

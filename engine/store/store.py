@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.dag import to_definition
 from engine.errors import LeaseLost
-from engine.store import claims, endings, feeds, resetting, roster, seeding, spending
+from engine.store import (
+    alerts,
+    claims,
+    endings,
+    feeds,
+    registry,
+    resetting,
+    roster,
+    seeding,
+    services,
+    spending,
+    watched,
+)
 from engine.store.writer import Committed, Writer
 
 if TYPE_CHECKING:
@@ -18,11 +30,24 @@ if TYPE_CHECKING:
     from engine.clock import Clock
     from engine.commands import OnStep
     from engine.files import Layout
-    from engine.model import Budget, Claim, Dag, Outcome, ProcessId, Spending, TaskDef, WorkerStatus
+    from engine.model import (
+        Budget,
+        Claim,
+        Dag,
+        External,
+        NewAlert,
+        Outcome,
+        ProcessId,
+        Spending,
+        TaskDef,
+        WorkerStatus,
+    )
     from engine.store.orders import Orders
     from engine.store.seeding import SeedReport
+    from engine.store.services import Standing
     from engine.store.transaction import Transaction
     from engine.store.vitals import KnownWorker
+    from engine.store.watched import Watching
 
 T = TypeVar("T")
 
@@ -139,6 +164,94 @@ class Store:
     async def note_feed(self, name: str, error: str | None) -> None:
         """Note that a feed of tasks fails, and why, or (None) that it works."""
         await self._writer.write(partial(feeds.note_feed, name=name, error=error))
+
+    async def begin_watching(self) -> None:
+        """Let the output of runs be watched from now on, if it never was."""
+        await self._writer.write(watched.begin)
+
+    async def note_watched(self, watching: Watching) -> list[int]:
+        """Note what a look at logs has found; return the numbers of the alerts it has raised."""
+        return await self._writer.write(partial(watched.note, watching=watching))
+
+    async def raise_alerts(self, new: Iterable[NewAlert], targets: Iterable[str] = ()) -> list[int]:
+        """Raise alerts, to be handed to `targets`; return their numbers."""
+        change = partial(alerts.raise_alerts, alerts=list(new), targets=list(targets))
+        return await self._writer.write(change)
+
+    async def acknowledge(
+        self, numbers: Sequence[int] | None, *, dry_run: bool = False
+    ) -> list[int]:
+        """Acknowledge alerts (None: all); return the numbers of those that were not before."""
+        change = partial(alerts.acknowledge, numbers=numbers)
+        return await self._writer.write(change, dry_run=dry_run)
+
+    async def forget_targets(self, but: Sequence[str]) -> None:
+        """Hand alerts to no other targets than these."""
+        await self._writer.write(partial(alerts.forget_targets, but=but))
+
+    async def delivered(self, number: int, target: str) -> None:
+        """Note that an alert was handed over."""
+        await self._writer.write(partial(alerts.delivered, number=number, target=target))
+
+    async def put_off(self, number: int, target: str, error: str, seconds: float) -> None:
+        """Note that an alert could not be handed over, and is tried again in so many seconds."""
+        await self._writer.write(
+            partial(alerts.put_off, number=number, target=target, error=error, seconds=seconds)
+        )
+
+    async def give_up(self, number: int, target: str, alert: NewAlert | None) -> None:
+        """Hand an alert over no more; raise the alert that says so, if there is one."""
+        await self._writer.write(partial(alerts.give_up, number=number, target=target, alert=alert))
+
+    async def register_agent(self, agent: External, *, dry_run: bool = False) -> bool:
+        """Enter an agent that somebody else has started; False: it was there already.
+
+        Raises LeaseConflict.
+        """
+        change = partial(registry.register, agent=agent, is_alive=self._is_alive)
+        return await self._writer.write(change, dry_run=dry_run)
+
+    async def beat_agents(self, ids: Iterable[str], *, dry_run: bool = False) -> list[str]:
+        """Note a sign of life of registered agents; return those that there are."""
+        change = partial(registry.beat, ids=list(ids))
+        return await self._writer.write(change, dry_run=dry_run)
+
+    async def unregister_agents(
+        self,
+        whys: Mapping[str, str],
+        new: Iterable[NewAlert] = (),
+        targets: Iterable[str] = (),
+        *,
+        dry_run: bool = False,
+    ) -> list[str]:
+        """Forget registered agents, for reasons in words; return those that there were."""
+        change = partial(registry.unregister, whys=whys, alerts=list(new), targets=list(targets))
+        return await self._writer.write(change, dry_run=dry_run)
+
+    async def enter_services(self, ports: Mapping[str, int | None], keeper: ProcessId) -> None:
+        """Note who keeps which services from now on."""
+        await self._writer.write(partial(services.enter, ports=ports, keeper=keeper))
+
+    async def stand_service(
+        self,
+        name: str,
+        standing: Standing,
+        new: Iterable[NewAlert] = (),
+        targets: Iterable[str] = (),
+    ) -> None:
+        """Note how a service stands now, and raise alerts over it."""
+        change = partial(
+            services.stand, name=name, standing=standing, alerts=list(new), targets=list(targets)
+        )
+        await self._writer.write(change)
+
+    async def ask_services(self, names: Iterable[str], what: str) -> list[str]:
+        """Ask the keeper to start, stop or restart services; return those that there are."""
+        return await self._writer.write(partial(services.ask, names=list(names), what=what))
+
+    async def obey_service(self, names: Iterable[str], what: str) -> None:
+        """Note that what was asked of services is done."""
+        await self._writer.write(partial(services.obey, names=list(names), what=what))
 
     async def claim(
         self,

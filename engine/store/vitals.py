@@ -48,6 +48,9 @@ _ENDING = (
 )
 
 
+_KEEPERS = "SELECT DISTINCT keeper_pid, keeper_started FROM services WHERE keeper_pid IS NOT NULL"
+
+
 class KnownWorker(Struct, frozen=True):
     """A worker that the table believes to live. Whether `host` does is for others to say."""
 
@@ -90,7 +93,8 @@ class Vitals(Struct, frozen=True):
 
     `limits` are those of agents that have one; `held` names agents (`*`: all), `causes` says why,
     and for what reason in words; `resetting`: a reset was begun and never completed; `unpriced`:
-    agents whose runs a budget cannot count, and how many; `feeds` are those that fail.
+    agents whose runs a budget cannot count, and how many; `feeds` are those that fail; `keepers`:
+    processes that keep services, or did.
     """
 
     tallies: Mapping[tuple[str, State, bool], int] = field(default_factory=dict)
@@ -103,6 +107,7 @@ class Vitals(Struct, frozen=True):
     resetting: bool = False
     unpriced: Mapping[str, int] = field(default_factory=dict)
     feeds: tuple[FeedTrouble, ...] = ()
+    keepers: frozenset[ProcessId] = frozenset()
 
     @property
     def run_ids(self) -> frozenset[str]:
@@ -161,6 +166,7 @@ def _read(db: sqlite3.Connection) -> Vitals:
         mark is not None,
         unpriced(db),
         failing_feeds(db),
+        frozenset(ProcessId(pid, started) for pid, started in db.execute(_KEEPERS)),
     )
 
 

@@ -31,6 +31,7 @@ import screen
 import sides
 import steering
 import talk
+import watching
 import worktrees
 
 if TYPE_CHECKING:
@@ -191,6 +192,31 @@ def _screen_rows(scale: int) -> list[Row]:
     ]
 
 
+def _watching_rows(scale: int) -> list[Row]:
+    seconds = 20.0 / min(scale, 4)
+    return [
+        Row(
+            "200 logs watched: CPU at rest",
+            "<= 1",
+            lambda fresh: watching.rest(fresh(), 200, seconds),
+        ),
+        Row(
+            "a log of 50 MB/s watched: a heartbeat late at most",
+            "<= 0.1",
+            lambda fresh: watching.flood(fresh(), 50e6, seconds / 2),
+        ),
+        Row(
+            "death of a service until it is known",
+            "<= 1",
+            lambda fresh: watching.death(fresh(), 10 // min(scale, 5)),
+        ),
+    ]
+
+
+def _all_rows(scale: int) -> list[Row]:
+    return [*_rows(scale), *_steering_rows(scale), *_watching_rows(scale), *_screen_rows(scale)]
+
+
 def _dag_file(folder: Path, tasks: int) -> Path:
     """Write a DAG of `tasks` tasks with 0 to 3 deps each, as a person would lay it out."""
     path = folder / "big.yaml"
@@ -235,11 +261,7 @@ def main() -> None:
         return
     words = [word for word in args.only.split(",") if word]
     scale = 10 if args.quick else 1
-    rows = [
-        row
-        for row in _rows(scale) + _steering_rows(scale) + _screen_rows(scale)
-        if not words or any(word in row.name for word in words)
-    ]
+    rows = [row for row in _all_rows(scale) if not words or any(word in row.name for word in words)]
     found: dict[str, list[tuple[float, str]]] = {row.name: [] for row in rows}
     with screen.stores():
         for _ in range(1 if args.quick else args.rounds):

@@ -163,7 +163,9 @@ async def made_up(
     clock = ManualClock()
     async with project.engine() as engine:
         yield (
-            Attention(engine.layout, Config(), clock, engine.queries.last_seq),
+            Attention(
+                engine.layout, Config(), clock, engine.queries.last_seq, engine.queries.alerts
+            ),
             clock,
             health,
         )

@@ -28,9 +28,21 @@ from support.stores import (
 
 from engine.errors import LeaseLost, StorageError
 from engine.files import Layout
-from engine.model import Budget, HoldCause, Outcome, RunOutcome, WorkerStatus
+from engine.model import (
+    AlertKind,
+    Budget,
+    External,
+    HoldCause,
+    NewAlert,
+    Outcome,
+    RunOutcome,
+    ServiceState,
+    WorkerStatus,
+)
 from engine.store import database, orders, roster
+from engine.store.services import Standing
 from engine.store.store import Store
+from engine.store.watched import WatchedLog, Watching
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -117,6 +129,32 @@ async def _spent(it: Opened) -> None:
     await it.store._writer.write(hold)
 
 
+NOTICED = NewAlert(AlertKind.LOG, "web.log", "1 line")
+WATCHING = Watching(
+    logs=(WatchedLog("file:web.log", "*.log", [1]),),
+    runs=3,
+    patterns=("*.log",),
+    alerts=(NOTICED,),
+)
+
+
+async def _alert(it: Opened) -> list[int]:
+    return await it.store.raise_alerts([NOTICED], ["box"])
+
+
+async def _external(it: Opened) -> None:
+    await it.store.register_agent(External("bot", "robot", meta={"of": "me"}))
+
+
+async def _service(it: Opened) -> None:
+    await it.store.enter_services({"web": 8080, "db": None}, HOST)
+
+
+async def _asked(it: Opened) -> None:
+    await _service(it)
+    await it.store.ask_services(["web"], "start")
+
+
 CHANGES: dict[
     str,
     tuple[Callable[[Opened], Awaitable[Any]], Callable[[Opened, Any], Coroutine[Any, Any, Any]]],
@@ -182,6 +220,29 @@ CHANGES: dict[
     "set budget": (_spent, lambda it, _: it.store.set_budget(Budget())),
     "hold": (_nothing, lambda it, _: it.store.hold("codex")),
     "resume": (_held, lambda it, _: it.store.resume("codex")),
+    "begin watching": (_claimed, lambda it, _: it.store.begin_watching()),
+    "note watched": (_nothing, lambda it, _: it.store.note_watched(WATCHING)),
+    "raise alerts": (_nothing, lambda it, _: _alert(it)),
+    "acknowledge": (_alert, lambda it, numbers: it.store.acknowledge(numbers)),
+    "forget targets": (_alert, lambda it, _: it.store.forget_targets([])),
+    "delivered": (_alert, lambda it, numbers: it.store.delivered(numbers[0], "box")),
+    "put off": (_alert, lambda it, numbers: it.store.put_off(numbers[0], "box", "no", 5)),
+    "give up": (_alert, lambda it, numbers: it.store.give_up(numbers[0], "box", NOTICED)),
+    "register agent": (_nothing, lambda it, _: _external(it)),
+    "beat agents": (_external, lambda it, _: it.store.beat_agents(["bot", "nobody"])),
+    "unregister agents": (
+        _external,
+        lambda it, _: it.store.unregister_agents({"bot": "it vanished"}, [NOTICED], ["box"]),
+    ),
+    "enter services": (_nothing, lambda it, _: _service(it)),
+    "stand service": (
+        _service,
+        lambda it, _: it.store.stand_service(
+            "web", Standing(ServiceState.FAILED, "no"), [NOTICED], ["box"]
+        ),
+    ),
+    "ask services": (_service, lambda it, _: it.store.ask_services(["web", "none"], "start")),
+    "obey service": (_asked, lambda it, _: it.store.obey_service(["web"], "start")),
 }
 
 
@@ -270,6 +331,11 @@ def _shape(it: Opened) -> list[Any]:
             ("endings", "task_id, worker_id"),
             ("purged", "*"),
             ("holds", "agent"),
+            ("alerts", "*"),
+            ("deliveries", "*"),
+            ("watched", "*"),
+            ("services", "*"),
+            ("externals", "*"),
             ("meta", "key, iif(key LIKE 'told:%', 'a run', value)"),
         )
     ]

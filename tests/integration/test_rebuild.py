@@ -40,7 +40,7 @@ async def test_a_store_comes_back_row_by_row_whatever_happened_to_its_file(
     assert {row["state"] for row in before["tasks"]} == {
         *("READY", "RUNNING", "DONE", "FAILED", "BLOCKED", "CANCELLED")
     }
-    assert {row["type"] for row in before["events"]} == {*EventType} - {"ALERT"}
+    assert {row["type"] for row in before["events"]} == {*EventType}
     DAMAGES[kind](it.layout)
     notices = open_once(it.layout, clock=it.clock)
     same(told(it.layout), before)

@@ -12,7 +12,18 @@ from support.desk import Desk, desk
 from support.runs import need
 from support.screens import FakeEngine, busy, running, worker
 
-from engine.commands import Cancel, Command, Hold, Kill, Receipt, Release, Resume, Retry, Stop
+from engine.commands import (
+    Acknowledge,
+    Cancel,
+    Command,
+    Hold,
+    Kill,
+    Receipt,
+    Release,
+    Resume,
+    Retry,
+    Stop,
+)
 from engine.errors import StorageError
 from engine.views import AttentionRow, Need
 from tui import look
@@ -426,3 +437,46 @@ async def test_a_need_of_a_task_that_runs_names_its_worker() -> None:
     async with attention(rows, engine=engine) as (at, _screen):
         await at.press("s")
         assert at.engine.commands == [Stop(("codex-9",))]
+
+
+# -- alerts ----------------------------------------------------------------------------------
+
+
+def alerts() -> list[AttentionRow]:
+    return [
+        need("alert:7", Need.ALERT, "app.log", 60, "2 lines in app.log: ERROR", alert=7),
+        need("alert:8", Need.ALERT, "db.log", 5, "1 line in db.log: FAILED", alert=8),
+    ]
+
+
+async def test_an_alert_is_told_with_its_lines_and_acknowledged() -> None:
+    engine = FakeEngine(busy())
+    engine.texts = {7: "# 2 lines in app.log\n\n    ERROR one\n    ERROR two"}
+    async with attention(alerts(), engine=engine) as (at, screen):
+        text = told(screen)
+        assert "A   Acknowledge the alert" in text
+        assert "ERROR two" in text
+        await at.press("A")
+        assert at.engine.commands == [Acknowledge((7,))]
+        await at.press("j")
+        assert "ERROR two" not in told(screen)
+        await at.press("A")
+        assert at.engine.commands[1:] == [Acknowledge((8,))]
+
+
+async def test_what_is_no_alert_is_not_acknowledged() -> None:
+    async with attention() as (at, _screen):
+        await at.press("G", "A")
+        assert at.engine.commands == []
+        assert "only alerts are acknowledged" in at.screen
+
+
+async def test_lines_that_cannot_be_read_are_told_so() -> None:
+    class Unreadable(FakeEngine):
+        async def alert_text(self, number: int) -> str:
+            raise StorageError(f"{number}.md: Permission denied")
+
+    async with attention(alerts(), engine=Unreadable(busy())) as (at, _screen):
+        assert "Permission denied" in at.screen
+        await at.press("A")
+        assert at.engine.commands == [Acknowledge((7,))]

@@ -15,15 +15,20 @@ from support.stores import HOST, a_dag, a_task, select
 from engine.errors import LeaseLost
 from engine.model import (
     AgentRule,
+    AlertKind,
     Claim,
     Dag,
+    External,
+    NewAlert,
     Outcome,
     RunOutcome,
+    ServiceState,
     Spending,
     TaskDef,
     WorkerStatus,
 )
 from engine.store import orders
+from engine.store.services import Standing
 
 if TYPE_CHECKING:
     from support.stores import Opened
@@ -92,6 +97,8 @@ async def a_past(it: Opened) -> None:
     await it.store.begin_reset()
     await it.store.reset(SECOND, fresh=False)
     await past.some_go_on()
+    await past.alerts_come()
+    await past.others_come()
 
 
 @dataclass
@@ -126,6 +133,25 @@ class _Past:
         await store.hold("*")
         await store.resume("*")
         await store.hold("held")
+
+    async def alerts_come(self) -> None:
+        told = [
+            NewAlert(AlertKind.LOG, "app.log", f"{n} lines", count=n, body=f"alerts/{n}.md")
+            for n in range(3)
+        ]
+        run = NewAlert(AlertKind.LOG, "plan", "it failed", error=True, task_id="plan", run_id="r")
+        await self.it.store.raise_alerts([*told, run])
+        await self.advance(0.5)
+        await self.it.store.acknowledge([1, 3])
+
+    async def others_come(self) -> None:
+        store = self.it.store
+        await store.enter_services({"web": 8080, "db": None}, HOST)
+        await store.stand_service("web", Standing(ServiceState.READY, run_id="s", leader=HOST))
+        await store.stand_service("db", Standing(ServiceState.FAILED, "exit code 1", restarts=3))
+        await store.register_agent(External("bot", "robot", HOST, meta={"of": "ünï"}))
+        await store.register_agent(External("hand", "claude", tmux="work:1"))
+        await store.unregister_agents({"hand": "its window is gone"})
 
     async def runs_end(self) -> None:
         store = self.it.store

@@ -32,6 +32,7 @@ _ORDER = {
     "agents": "name",
     "meta": "key",
     "pace": "minute",
+    "alerts": "id",
     "tallies": "agent, state, waiting",
 }
 
@@ -49,7 +50,8 @@ def told(layout: Layout) -> dict[str, list[dict[str, Any]]]:
         if task["state"] not in {"READY", "BLOCKED"}:
             del task["removed"]
     tables["tallies"] = [row for row in tables["tallies"] if row["n"]]
-    tables["meta"] = [row for row in tables["meta"] if row["key"] != "boot"]
+    mine = ("boot", "watched:")
+    tables["meta"] = [row for row in tables["meta"] if not row["key"].startswith(mine)]
     tables["agents"] = [row for row in tables["agents"] if row["run_limit"] or row["stagger"]]
     return tables
 

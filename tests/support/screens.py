@@ -394,6 +394,7 @@ class FakeEngine:
         self.hurry: asyncio.Event | None = None
         self.mine: tuple[str, ...] = ("claude-1", "codex-1")
         self.needs: list[AttentionRow] = []
+        self.texts: dict[int, str] = {}
         self.used: dict[str, Usage] = {}
         self.processes: dict[str, list[ProcessRow]] = {}
         self.refusal: Exception | None = None
@@ -435,6 +436,9 @@ class FakeEngine:
 
     async def attention(self) -> list[AttentionRow]:
         return list(self.needs)
+
+    async def alert_text(self, number: int) -> str:
+        return self.texts.get(number, "")
 
     async def usage(self) -> Mapping[str, Usage]:
         return dict(self.used)

@@ -9,12 +9,16 @@ from msgspec.structs import astuple
 
 from engine.config import (
     AgentConfig,
+    AlertsConfig,
     Config,
     GithubConfig,
+    Mailbox,
     McpServer,
     Prices,
     ScreenConfig,
     ShellConfig,
+    WatchConfig,
+    Webhook,
     WorktreeConfig,
     load_config,
 )
@@ -115,7 +119,7 @@ def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_t
     ("text", "line", "field", "words"),
     [
         ("\nheartbeet: 5\n", 2, "heartbeet", "did you mean 'heartbeat'"),
-        ("colour: red\n", 1, "colour", "known are agents, budget, github, grace"),
+        ("colour: red\n", 1, "colour", "known are agents, alerts, budget, github"),
         ("lease: ten\n", 1, "lease", "must be a number, not 'ten'"),
         ("lease: '600'\n", 1, "lease", "remove the quotes"),
         ("lease: true\n", 1, "lease", "must be a number, not true"),
@@ -148,6 +152,17 @@ def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_t
         ("screen:\n  bel: true\n", 2, "screen.bel", "did you mean 'bell'"),
         ("screen:\n  bell: 1\n", 2, "screen.bell", "must be true or false, not 1"),
         ("screen: {ascii: 'yes'}\n", 1, "screen.ascii", "must be true or false"),
+        ("watch: {file: [a]}\n", 1, "watch.file", "did you mean 'files'"),
+        ("watch: {files: a.log}\n", 1, "watch.files", "must be a list, not 'a.log'"),
+        ("watch:\n  errors:\n  - ok\n  - '(a'\n", 4, "watch.errors[1]", "missing ): (a"),
+        ("watch: {ignore: ['x*']}\n", 1, "watch.ignore[0]", "/x*/ matches every line"),
+        ("watch: {errors: ['(?=a)']}\n", 1, "watch.errors[0]", "no regular expression"),
+        ("watch: {cooldown: -1}\n", 1, "watch.cooldown", "must be at least 0"),
+        ("alerts: {mailbox: {to: me}}\n", 1, "alerts.mailbox", "has no file"),
+        ("alerts: {mailbox: a.txt}\n", 1, "alerts.mailbox", "must be a mapping"),
+        ("alerts: {webhook: {}}\n", 1, "alerts.webhook", "has no url"),
+        ("alerts: {webhook: {url: 'ftp://x'}}\n", 1, "alerts.webhook.url", "must begin with http"),
+        ("alerts: {command: []}\n", 1, "alerts.command", "names no program"),
         ("lease: 700\nlease: 800\n", 2, "lease", "already set"),
         ("- lease: 5\n", 1, "", "must be a mapping, not a list"),
         ("lease: !seconds 5\n", 1, "lease", "'!seconds'"),
@@ -185,6 +200,11 @@ def test_everything_wrong_with_one_file_is_said_at_once(path: Path) -> None:
             "mcp.a.headers.Authorization",
         ),
         ("mcp: {a: {url: 'me:1234567890@host'}}", "mcp.a.url"),
+        ("alerts: {webhook: {url: 'me:1234567890@host'}}", "alerts.webhook.url"),
+        (
+            "alerts: {webhook: {url: 'http://x', headers: {Authorization: 1234567890}}}",
+            "alerts.webhook.headers.Authorization",
+        ),
     ],
 )
 def test_what_may_be_secret_is_not_shown_when_it_is_wrong(
@@ -263,6 +283,23 @@ def test_how_agents_are_run_is_the_operators_word(path: Path) -> None:
             prices=Prices(3, 15),
         ),
     }
+
+
+def test_logs_and_who_is_told_of_them_are_the_operators_word(path: Path) -> None:
+    config = load(
+        path,
+        "watch: {files: [logs/*.log, logs/*.log], errors: [oops], ignore: [], cooldown: 0}\n"
+        "alerts:\n"
+        "  mailbox: {file: mail.txt}\n"
+        "  webhook: {url: 'https://hooks.example/1', headers: {A: b}}\n"
+        "  command: notify-send 'a b'\n",
+    )
+    assert config.watch == WatchConfig(("logs/*.log",), ("oops",), (), 0)
+    assert config.alerts == AlertsConfig(
+        Mailbox("mail.txt", "operator"),
+        Webhook("https://hooks.example/1", {"A": "b"}),
+        ("notify-send", "a b"),
+    )
 
 
 def test_worktrees_servers_and_issues_are_the_operators_word(path: Path) -> None:

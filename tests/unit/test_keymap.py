@@ -99,7 +99,7 @@ def test_keys_are_read_as_people_write_them(key: str, name: str, shown: str) -> 
     ("chosen", "words"),
     [
         ({"stopp": "x"}, "no action 'stopp'; did you mean 'stop'?"),
-        ({"frobnicate": "x"}, "there are add, "),
+        ({"frobnicate": "x"}, "there are acknowledge, add, "),
         ({"kill": "enterr"}, "'enterr' is no key; did you mean 'enter'?"),
         ({"kill": "foo bar"}, "is no key"),
         ({"kill": "ctlr+b"}, "is no key"),

@@ -12,17 +12,24 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from engine.cli.parser import parse
 from engine.config import (
     AgentConfig,
+    AlertsConfig,
     Config,
     GithubConfig,
+    Mailbox,
     McpServer,
     Prices,
+    Probe,
+    Recover,
     ScreenConfig,
+    ServiceConfig,
     ShellConfig,
+    WatchConfig,
+    Webhook,
     WorktreeConfig,
     load_config,
 )
@@ -97,7 +104,9 @@ def test_the_settings_shown_can_be_taken_as_they_are(tmp_path: Path) -> None:
     assert read_settings(settings)[1].chosen["kill"] == ("X",)
 
 
-@pytest.mark.parametrize("beginning", ["agents:", "budget:", "github:", "mcp:"])
+@pytest.mark.parametrize(
+    "beginning", ["agents:", "budget:", "github:", "mcp:", "services:", "watch:"]
+)
 def test_the_other_settings_shown_can_be_taken_as_they_are(tmp_path: Path, beginning: str) -> None:
     (block,) = [block for block in yaml_blocks() if block.startswith(beginning)]
     settings = tmp_path / "agentmux.yaml"
@@ -116,9 +125,17 @@ def test_settings_of_issues_and_worktrees_are_shown_with_their_defaults(tmp_path
         assert config.github in {None, GithubConfig("acme/site", "claude")}
 
 
+def test_what_is_trouble_in_a_log_is_shown_as_it_is(tmp_path: Path) -> None:
+    (block,) = [block for block in yaml_blocks() if block.startswith("watch:")]
+    settings = tmp_path / "agentmux.yaml"
+    settings.write_text(block)
+    shown = load_config(settings).watch
+    assert replace(shown, files=()) == WatchConfig()
+
+
 SECTIONS: tuple[type[Struct], ...] = (
     Config, ShellConfig, AgentConfig, Prices, WorktreeConfig, McpServer, GithubConfig,
-    ScreenConfig,
+    ScreenConfig, WatchConfig, AlertsConfig, Mailbox, Webhook, ServiceConfig, Probe, Recover,
 )  # fmt: skip
 
 

@@ -135,6 +135,15 @@ def _cannot_retry(task: TaskRow) -> str | None:
     return None
 
 
+def acknowledge(selection: Selection) -> str | None:
+    """Refuse where no alert is."""
+    if selection.watching:
+        return watching(selection)
+    if selection.alert is None:
+        return "only alerts are acknowledged; this goes away once it is settled"
+    return None
+
+
 def a_detail(selection: Selection) -> str | None:
     """Refuse where there is nothing to be shown in full."""
     if selection.opens is not None or selection.worker is not None:

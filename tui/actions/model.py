@@ -58,7 +58,7 @@ class Selection(Struct, frozen=True):
     does not matter. `who` is the id of the worker that an event names, `gone` that nobody knows
     it any more. `earlier` and `later`: whether the task of `run` has other runs. `tree`: the graph
     is shown as one. `about`: the agent that the row itself is about. `held` are the agents whose
-    claims are held (`*`: all).
+    claims are held (`*`: all). `alert`: the number of the alert under the cursor.
     """
 
     place: Place
@@ -76,6 +76,7 @@ class Selection(Struct, frozen=True):
     later: bool = False
     tree: bool = False
     about: str | None = None
+    alert: int | None = None
 
     @property
     def agent(self) -> str | None:

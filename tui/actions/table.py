@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from textual.binding import Binding
 
 from engine.commands import (
+    Acknowledge,
     Cancel,
     Command,
     Hold,
@@ -99,6 +100,10 @@ def _hold(selection: Selection) -> tuple[Command, ...]:
     return (Hold(selection.claims) if selection.holds else Resume(selection.claims),)
 
 
+def _acknowledge(selection: Selection) -> tuple[Command, ...]:
+    return (Acknowledge(() if selection.alert is None else (selection.alert,)),)
+
+
 _PANES = frozenset({Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE})
 _ALL = frozenset(Place)
 _TASK_LISTS = frozenset({Place.TASKS, Place.ATTENTION, Place.GRAPH})
@@ -138,6 +143,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "purge", ("D",), "", "Remove the task and its runs from the store",
         Group.STEER, _STEERED, legality.purge, _purge, asks=True,
+    ),
+    Action(
+        "acknowledge", ("A",), "acknowledge", "Acknowledge the alert: somebody has seen to it",
+        Group.STEER, frozenset({Place.ATTENTION}), legality.acknowledge, _acknowledge,
     ),
     Action(
         "hold", ("p",), "hold", "Hold claims: nothing new starts; again to resume",

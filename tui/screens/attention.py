@@ -52,6 +52,7 @@ class AttentionScreen(ListingScreen):
         self._workers: Section[dict[str, WorkerRow]] = Section({})
         self._held: Section[tuple[str, ...]] = Section(())
         self._tasks: dict[str, TaskRow | None] = {}
+        self._texts: dict[int, str] = {}
         self._trouble = ""
         self.rows = NeedsList(engine.clock.now)
         self.about = Document(id="need-about")
@@ -90,6 +91,7 @@ class AttentionScreen(ListingScreen):
             self._held = await read(self._held, self._read_held, now)
         self._put()
         self._tasks = await self._read_tasks({} if fresh else self._tasks)
+        self._texts = await self._read_texts()
         self.show()
 
     async def _read_needs(self) -> tuple[AttentionRow, ...]:
@@ -132,6 +134,22 @@ class AttentionScreen(ListingScreen):
                 self._trouble = explain(error)
         return tasks
 
+    async def _read_texts(self) -> dict[int, str]:
+        """Return what the alerts near the cursor tell that does not fit into a line."""
+        at = self.rows.cursor
+        near = self._needs.value[max(0, at - _NEAR) : at + _NEAR + 1]
+        numbers = [need.alert for need in near if need.alert is not None]
+        texts = {}
+        for number in numbers:
+            if number in self._texts:
+                texts[number] = self._texts[number]  # an alert does not change
+                continue
+            try:
+                texts[number] = await self._engine.alert_text(number)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._trouble = explain(error)
+        return texts
+
     def _task_of(self, need: AttentionRow) -> str | None:
         """Return the task that a need is about: its own, or the one that its worker holds."""
         if need.task_id is not None or need.worker_id is None:
@@ -150,7 +168,9 @@ class AttentionScreen(ListingScreen):
         need = self.rows.current
         if need is not None:
             task_id = self._task_of(need)
-            if task_id is not None and task_id not in self._tasks and not self._trouble:
+            unread = task_id is not None and task_id not in self._tasks
+            unread |= need.alert is not None and need.alert not in self._texts
+            if unread and not self._trouble:
                 self.post_message(self.Wanted())
         self.about.show(laid_out(self._about))
         self._caption()
@@ -159,7 +179,8 @@ class AttentionScreen(ListingScreen):
         need = self.rows.current
         if need is None:
             return []
-        return need_about(need, list(self._keys(need)), self._engine.clock.now(), width)
+        text = self._texts.get(need.alert, "") if need.alert is not None else ""
+        return need_about(need, list(self._keys(need)), self._engine.clock.now(), width, text)
 
     def _keys(self, need: AttentionRow) -> Iterator[tuple[str, str]]:
         """Tell the keys that act on the row under the cursor, as the footer would."""
@@ -216,4 +237,5 @@ class AttentionScreen(ListingScreen):
             self._held.value,
             self._watching,
             about=None if need is None else need.agent or need.held,
+            alert=None if need is None else need.alert,
         )

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from msgspec import Struct, field
 
 from engine.executors.programs import Program, Refused, find_program, inherited
-from engine.secrets import names_secret, redact
+from engine.secrets import fill, named_in, names_secret, redact
 from engine.text import ELLIPSIS, clean_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ PASSED = ("LOGNAME", "SHELL", "TERM", "USER")
 """What a server inherits beside ALWAYS_PASSED. The protocol's own clients pass as little on: a
 server is somebody else's program, and has no business with the keys of the agents."""
 
-_HOLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TELLING = re.compile("auth|cookie|credential|session", re.IGNORECASE)
 """What a header, or a field of a url, has in its name that logs one in, beside other secrets."""
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -157,17 +156,16 @@ def _instead(wanted: str, names: Iterable[str]) -> str:
 
 def _filled(values: Mapping[str, str], environ: Mapping[str, str], place: str) -> dict[str, str]:
     """Return the values with each `${NAME}` replaced."""
-
-    def fill(text: str, key: str) -> str:
-        for name in _HOLE.findall(text):
-            if name not in environ:
-                raise Refused(
-                    f"{place}.{key}: the variable {name} is not set; set it where agentmux is "
-                    "started, then retry the task"
-                )
-        return _HOLE.sub(lambda hole: environ[hole[1]], text)
-
-    return {key: fill(value, key) for key, value in values.items()}
+    filled = {}
+    for key, value in values.items():
+        try:
+            filled[key] = fill(value, environ)
+        except KeyError as error:
+            raise Refused(
+                f"{place}.{key}: the variable {error.args[0]} is not set; set it where agentmux is "
+                "started, then retry the task"
+            ) from error
+    return filled
 
 
 def _header(key: str, value: str, place: str) -> str:
@@ -185,7 +183,7 @@ def _header(key: str, value: str, place: str) -> str:
 
 def _secrets_in_holes(written: str, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield what came from the environment, by a name that says that it is a secret."""
-    for name in _HOLE.findall(written):
+    for name in named_in(written):
         yield (name if names_secret(name) else f"secret {name}"), environ[name]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.clock import to_iso
 from engine.model import ADOPTED, Event, EventType, HoldCause, WorkerStatus
 from engine.store import derived
+from engine.store.alerts import refold_alerts
 from engine.store.rows import EVENT, read_event
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def refold_fleet(db: sqlite3.Connection) -> None:
     db.execute(_PACE)
     db.execute(f"INSERT INTO spent {derived.SPENT}")
     db.execute(_TOLD)
+    refold_alerts(db, events)
     seeded = [event.data for event in events if event.type is EventType.SEEDED]
     if not seeded:
         return

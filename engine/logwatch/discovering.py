@@ -1,0 +1,82 @@
+"""Which logs the settings name: files, and what globs find. Blocks: it is for a thread."""
+
+from __future__ import annotations
+
+import glob
+import os
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from engine.files import shown_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MOST = 2000
+"""Files at most that are watched; each is looked at every other second."""
+
+
+class NamedLog(Struct, frozen=True):
+    """A log, and the pattern of the settings that names it. `source` is its name in the store."""
+
+    source: str
+    path: Path
+    label: str
+    pattern: str
+
+
+class Discovery(Struct, frozen=True):
+    """What the settings name now. `folders` are where it may change, `deep` those with all in them.
+
+    `more`: further files that are not watched, for there are too many.
+    """
+
+    logs: tuple[NamedLog, ...]
+    folders: frozenset[Path]
+    deep: frozenset[Path]
+    more: int
+
+
+def discover(patterns: Iterable[str], project: Path) -> Discovery:
+    """Find the logs that files and globs name, from the project's folder on."""
+    logs: dict[str, NamedLog] = {}
+    folders: set[Path] = set()
+    deep: set[Path] = set()
+    more = 0
+    for pattern in patterns:
+        wanted = os.path.join(project, os.path.expanduser(pattern))  # noqa: PTH111, PTH118
+        if not glob.has_magic(wanted):
+            found = [wanted]
+            folders.add(_there(Path(wanted).parent))
+        else:
+            (deep if "**" in pattern else folders).add(_there(_root(wanted)))
+            # One more than can be watched, to say so.
+            found = sorted(islice(glob.iglob(wanted, recursive=True), MOST * 10))  # noqa: PTH207
+        for name in found:
+            path = Path(os.path.normpath(name))
+            source = f"file:{path}"
+            if source in logs or (found != [wanted] and path.is_dir()):
+                continue
+            if len(logs) >= MOST:
+                more += 1
+                continue
+            folders.add(_there(path.parent))
+            logs[source] = NamedLog(source, path, shown_path(path, project), pattern)
+    return Discovery(tuple(logs.values()), frozenset(folders - deep), frozenset(deep), more)
+
+
+def _root(pattern: str) -> Path:
+    """Return the folder below which a glob looks."""
+    parts = Path(pattern).parts
+    plain = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:plain])
+
+
+def _there(folder: Path) -> Path:
+    """Return the folder, or the one above it that is there: where it would appear."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder

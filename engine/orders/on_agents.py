@@ -1,0 +1,113 @@
+"""What is asked of agents that somebody else has started: to be known, to beat, to be forgotten."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from engine.commands import BeatAgents, Receipt, Refusal, RegisterAgent, UnregisterAgents
+from engine.errors import AgentmuxError, Code, ValidationError
+from engine.files import check_name
+from engine.processes.signalling import seems_alive
+from engine.processes.tmux import end_window, windows
+from engine.processes.trees import end_process
+from engine.registry import find_window
+
+if TYPE_CHECKING:
+    from engine.config import Config
+    from engine.model import External
+    from engine.store.lookout import Lookout
+    from engine.store.store import Store
+
+    OnAgents = RegisterAgent | BeatAgents | UnregisterAgents
+
+_WINDOW = re.compile(r"[^\x00-\x1f\x7f:]{1,100}(?::[^\x00-\x1f\x7f:]{1,100})?")
+_LONGEST = 1000
+_MOST = 50
+
+
+class AgentOrders:
+    """Registers, beats and unregisters."""
+
+    def __init__(self, *, store: Store, lookout: Lookout, config: Config) -> None:
+        self._store = store
+        self._lookout = lookout
+        self._grace = config.grace
+
+    async def carry_out(self, command: OnAgents, *, dry_run: bool) -> Receipt:
+        """Do it, or with `dry_run` say what would be done; see Engine.execute.
+
+        Raises:
+            ValidationError: what is told of an agent is not as it must be.
+            LeaseConflict: another agent that lives has this id, or a worker has.
+
+        """
+        match command:
+            case RegisterAgent():
+                return await self._register(command.agent, dry_run=dry_run)
+            case BeatAgents():
+                found = await self._store.beat_agents(command.agents, dry_run=dry_run)
+                done = dict.fromkeys(found, "alive")
+                return Receipt(dry_run, done, _unknown(command.agents, found))
+            case UnregisterAgents():
+                return await self._unregister(command, dry_run=dry_run)
+
+    async def _register(self, agent: External, *, dry_run: bool) -> Receipt:
+        check_agent(agent)
+        if agent.process is not None and not seems_alive(agent.process):
+            raise ValidationError(f"there is no process {agent.process.pid}")
+        if agent.tmux is not None and find_window(agent.tmux, await windows()) is None:
+            raise ValidationError(f"tmux has no window {agent.tmux!r}; `tmux lsw -a` lists them")
+        new = await self._store.register_agent(agent, dry_run=dry_run)
+        return Receipt(dry_run, {agent.id: "registered" if new else "updated"})
+
+    async def _unregister(self, command: UnregisterAgents, *, dry_run: bool) -> Receipt:
+        known = {one.id: one for one in await self._lookout.externals()}
+        found = [name for name in command.agents if name in known]
+        refused = list(_unknown(command.agents, found))
+        gone = list(found)
+        if command.end and not dry_run:
+            for name in found:
+                try:
+                    await self._end(known[name])
+                except AgentmuxError as error:
+                    gone.remove(name)
+                    refused.append(Refusal(name, error.code, str(error)))
+        await self._store.unregister_agents(dict.fromkeys(gone, ""), dry_run=dry_run)
+        words = "ended" if command.end else "registered no more"
+        return Receipt(dry_run, dict.fromkeys(gone, words), tuple(refused))
+
+    async def _end(self, agent: External) -> None:
+        """End an agent's window, and its process. Raises LeaseConflict: it lives on."""
+        if agent.tmux is not None and (window := find_window(agent.tmux, await windows())):
+            await end_window(window)
+        if agent.process is not None and seems_alive(agent.process):
+            await end_process(agent.process, grace=self._grace)
+
+
+def check_agent(agent: External) -> None:
+    """Raise ValidationError for what cannot be known of an agent."""
+    check_name(agent.id, "agent")
+    check_name(agent.type, "type")
+    if agent.tmux is not None and not _WINDOW.fullmatch(agent.tmux):
+        raise ValidationError(f"{agent.tmux!r} names no window of tmux: use session:window")
+    if len(agent.meta) > _MOST:
+        raise ValidationError(f"there are {len(agent.meta)} pieces of meta; {_MOST} are the most")
+    for key, value in agent.meta.items():
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", key) or len(value) > _LONGEST:
+            raise ValidationError(
+                f"meta {key[:64]!r}: a key is 1 to 64 of A-Z a-z 0-9 . _ -, a value at most "
+                f"{_LONGEST} characters"
+            )
+
+
+def _unknown(wanted: tuple[str, ...], found: list[str]) -> tuple[Refusal, ...]:
+    return tuple(
+        Refusal(
+            name,
+            Code.WORKER_NOT_FOUND,
+            f"no agent {name!r} is registered; `agentmux agents ls` lists them",
+        )
+        for name in wanted
+        if name not in found
+    )

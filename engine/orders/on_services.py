@@ -1,0 +1,108 @@
+"""What operators ask of services: carried out here, or by the process that keeps them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.commands import Receipt, Refusal, RestartServices, StartServices, StopServices
+from engine.errors import Code, CommandNotAllowed
+from engine.model import UP, ServiceState
+from engine.services.ending import WATCHDOG
+from engine.store.services import RESTART, START, STOP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from engine.config import ServiceConfig
+    from engine.feed import Feed
+    from engine.services.keeper import Keeper
+    from engine.store.queries import Queries
+    from engine.store.store import Store
+    from engine.views import ServiceRow
+
+    OnServices = StartServices | StopServices | RestartServices
+
+_PATIENCE = 2 * WATCHDOG
+"""Seconds in which the process that keeps services must have done what is asked."""
+_NOBODY = "no process keeps the services; `agentmux up` does, or a dashboard"
+
+
+class ServiceOrders:
+    """Starts, stops and restarts services. `may_keep`: this process keeps them if nobody does."""
+
+    def __init__(
+        self,
+        *,
+        services: Mapping[str, ServiceConfig],
+        keeper: Keeper,
+        store: Store,
+        queries: Queries,
+        feed: Feed,
+        may_keep: bool,
+    ) -> None:
+        self._services = services
+        self._keeper = keeper
+        self._store = store
+        self._queries = queries
+        self._feed = feed
+        self._may_keep = may_keep
+
+    async def carry_out(self, command: OnServices, *, dry_run: bool) -> Receipt:
+        """Do it, or with `dry_run` say what would be done; see Engine.execute."""
+        rows = {row.name: row for row in await self._queries.services()}
+        names = [*self._services] if command.services is None else [*command.services]
+        refused = tuple(self._unknown(name) for name in names if name not in self._services)
+        names = [name for name in names if name in self._services]
+        if isinstance(command, StartServices):
+            names = self._keeper.names(names)  # what they depend on, too
+        done = {name: _fate(command, rows.get(name)) for name in names}
+        if names and not dry_run:
+            await self._do(command, names, rows)
+        return Receipt(dry_run, done, refused, {"services": len(done)})
+
+    def _unknown(self, name: str) -> Refusal:
+        known = ", ".join(self._services) or "none"
+        why = f"there is no service {name!r} in agentmux.yaml; there are: {known}"
+        return Refusal(name, Code.VALIDATION_ERROR, why)
+
+    async def _do(
+        self, command: OnServices, names: list[str], rows: Mapping[str, ServiceRow]
+    ) -> None:
+        kept = any(row.keeper is not None for row in rows.values())
+        if not self._keeper.is_open and not kept:
+            if isinstance(command, StopServices):
+                return  # nobody keeps them, so none is up
+            if not self._may_keep:
+                raise CommandNotAllowed(_NOBODY)
+            await self._keeper.open()
+        if self._keeper.is_open:
+            if not isinstance(command, StartServices):
+                await self._keeper.stop(names)
+            if not isinstance(command, StopServices):
+                self._keeper.start(names)
+            return
+        await self._ask(command, names)
+
+    async def _ask(self, command: OnServices, names: Iterable[str]) -> None:
+        """Let the process that keeps the services do it, and wait until that is done."""
+        what = {StartServices: START, StopServices: STOP}.get(type(command), RESTART)
+        wanted = set(await self._store.ask_services(names, what))
+
+        async def is_done() -> bool:
+            return not wanted & set(await self._queries.asked_services())
+
+        if not await self._feed.until(is_done, _PATIENCE):
+            raise CommandNotAllowed(
+                f"the process that keeps the services has not answered within {_PATIENCE:g} s; is "
+                "it stopped (SIGSTOP, ctrl+z)? Continue or end it"
+            )
+
+
+def _fate(command: OnServices, row: ServiceRow | None) -> str:
+    is_up = row is not None and row.keeper is not None and row.state in {*UP, ServiceState.WAITING}
+    match command:
+        case StartServices():
+            return "is up already" if is_up else "started"
+        case StopServices():
+            return "stopped" if is_up else "is not up"
+    return "restarted" if is_up else "started"

@@ -1,0 +1,1 @@
+"""Services: programs that run beside the tasks, kept alive, looked at, and ended as a whole."""

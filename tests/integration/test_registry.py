@@ -1,0 +1,254 @@
+"""Agents that somebody else has started: known, listed, missed when they are gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from support.clock import ManualClock
+from support.engines import Project, until
+from support.stores import tuples
+
+from engine import registry as registry_module
+from engine.commands import BeatAgents, RegisterAgent, UnregisterAgents
+from engine.config import Config
+from engine.errors import LeaseConflict, ValidationError
+from engine.files import Layout
+from engine.model import External, ProcessId
+from engine.processes.signalling import identify
+from engine.registry import RegistryWatch, find_strangers
+from engine.store.lookout import Lookout
+from engine.store.reader import Reader
+from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+class Room:
+    """A store and who watches over its registered agents."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.layout = Layout(folder / "state")
+        self.clock = ManualClock()
+        self.store = Store(self.layout, self.clock, lease=600)
+        self.reader = Reader(self.layout.database)
+
+    @property
+    def watch(self) -> RegistryWatch:
+        return RegistryWatch(
+            store=self.store,
+            lookout=Lookout(self.reader, self.clock),
+            project=self.folder,
+            config=Config(),
+            clock=self.clock,
+        )
+
+    def ids(self) -> list[str]:
+        return [row[0] for row in tuples(self.layout, "SELECT id FROM externals ORDER BY id")]
+
+    def alerts(self) -> list[str]:
+        return [row[0] for row in tuples(self.layout, "SELECT summary FROM alerts ORDER BY id")]
+
+
+@pytest.fixture
+async def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Room]:
+    monkeypatch.setattr(registry_module, "find_strangers", lambda *_: [])
+    room = Room(tmp_path)
+    room.layout.create()
+    await room.store.open()
+    async with room.reader:
+        yield room
+    await room.store.close()
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(SLEEPER, cwd=tmp_path)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def who(process: subprocess.Popen[bytes]) -> ProcessId:
+    found = identify(process.pid)
+    assert found is not None
+    return found
+
+
+async def test_one_whose_process_is_gone_is_forgotten_with_an_alert(
+    room: Room, sleeper: subprocess.Popen[bytes]
+) -> None:
+    await room.store.register_agent(External("mine", "claude", who(sleeper)))
+    watch = room.watch
+    await watch.look()
+    assert room.ids() == ["mine"]
+    sleeper.kill()
+    sleeper.wait()
+    await watch.look()
+    assert room.ids() == []
+    assert room.alerts() == [f"agent mine (claude) vanished: its process {sleeper.pid} is gone"]
+    kinds = [row[0] for row in tuples(room.layout, "SELECT type FROM events ORDER BY seq")]
+    assert kinds == ["AGENT_REGISTERED", "AGENT_UNREGISTERED", "ALERT"]
+
+
+async def test_one_without_process_or_window_must_beat(room: Room) -> None:
+    await room.store.register_agent(External("far", "robot"))
+    watch = room.watch
+    for _ in range(10):
+        await room.clock.advance(200)
+        await room.store.beat_agents(["far"])
+        await watch.look()
+    assert room.ids() == ["far"]
+    await room.clock.advance(301)
+    await watch.look()
+    assert room.ids() == []
+    assert room.alerts() == ["agent far (robot) vanished: it was silent for 5:01"]
+
+
+async def test_two_registrars_in_a_race_make_one_entry(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state")
+    layout.create()
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from engine.clock import SystemClock\n"
+        "from engine.files import Layout\n"
+        "from engine.model import External\n"
+        "from engine.store.store import Store\n"
+        "async def main():\n"
+        "    store = Store(Layout(pathlib.Path('state').absolute()), SystemClock(), lease=600)\n"
+        "    await store.open()\n"
+        "    for n in range(50):\n"
+        "        agent = External(f'a{n}', 'robot', meta={'by': sys.argv[1]})\n"
+        "        print(int(await store.register_agent(agent)))\n"
+        "    await store.close()\n"
+        "asyncio.run(main())\n"
+    )
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    racers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", script, name),
+            cwd=tmp_path,
+            env=here,
+            stdout=subprocess.PIPE,
+        )
+        for name in ("one", "two")
+    ]
+    said = [(await racer.communicate())[0].split() for racer in racers]
+    assert [len(lines) for lines in said] == [50, 50]
+    assert sum(line == b"1" for lines in said for line in lines) == 50
+    assert len(tuples(layout, "SELECT 1 FROM externals")) == 50
+    assert len(tuples(layout, "SELECT 1 FROM events")) == 50
+
+
+async def test_an_id_is_that_of_who_lives(
+    project: Project, sleeper: subprocess.Popen[bytes]
+) -> None:
+    async with project.engine() as engine:
+        await engine.execute(RegisterAgent(External("mine", "claude", who(sleeper))))
+        again = await engine.execute(
+            RegisterAgent(External("mine", "claude", who(sleeper), meta={"k": "v"}))
+        )
+        assert again.done == {"mine": "updated"}
+        me = identify(os.getpid())
+        with pytest.raises(LeaseConflict, match=r"its process .* lives"):
+            await engine.execute(RegisterAgent(External("mine", "claude", me)))
+        await engine.start_worker("codex")
+        with pytest.raises(LeaseConflict, match="is the id of a worker"):
+            await engine.execute(RegisterAgent(External("codex-1", "codex")))
+        (row,) = await engine.queries.externals()
+        assert (row.pid, row.meta) == (sleeper.pid, {"k": "v"})
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        External("a b", "claude"),
+        External("..", "claude"),
+        External("a", ""),
+        External("a", "claude", ProcessId(2**22 + 1, "0@x")),
+        External("a", "claude", tmux="none:here"),
+        External("a", "claude", tmux="a:b:c"),
+        External("a", "claude", meta={"a b": "c"}),
+        External("a", "claude", meta={"a": "c" * 2000}),
+        External("a", "claude", meta={str(n): "" for n in range(60)}),
+    ],
+)
+async def test_what_cannot_be_known_is_refused(project: Project, agent: External) -> None:
+    async with project.engine() as engine:
+        with pytest.raises(ValidationError):
+            await engine.execute(RegisterAgent(agent))
+        assert await engine.queries.externals() == []
+
+
+async def test_one_can_be_ended(project: Project, sleeper: subprocess.Popen[bytes]) -> None:
+    async with project.engine() as engine:
+        await engine.execute(RegisterAgent(External("mine", "claude", who(sleeper))))
+        receipt = await engine.execute(UnregisterAgents(("mine", "other"), end=True))
+        assert receipt.done == {"mine": "ended"}
+        assert [refusal.subject for refusal in receipt.refused] == ["other"]
+        assert sleeper.wait(5) == -15
+        receipt = await engine.execute(BeatAgents(("mine",)))
+        assert receipt.done == {}
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
+async def test_a_window_of_tmux_is_an_agents_place(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("TMUX", raising=False)
+
+    def tmux(*words: str) -> None:
+        subprocess.run(["tmux", "-f", "/dev/null", *words], check=True, stdout=subprocess.DEVNULL)
+
+    tmux("new-session", "-d", "-s", "fleet", "-n", "one", *SLEEPER)
+    try:
+        tmux("new-window", "-d", "-t", "fleet", "-n", "two", *SLEEPER)
+        async with project.engine() as engine:
+            await engine.execute(RegisterAgent(External("a", "claude", tmux="fleet:one")))
+            await engine.execute(RegisterAgent(External("b", "claude", tmux="fleet:two")))
+            await engine.start_worker("codex")
+            await engine.execute(UnregisterAgents(("a",), end=True))
+            rows = await engine.queries.externals()
+            assert [row.id for row in rows] == ["b"]
+            tmux("kill-window", "-t", "fleet:two")
+            await until(
+                lambda: not tuples(project.layout, "SELECT 1 FROM externals"), "b is missed"
+            )
+        (alert,) = tuples(project.layout, "SELECT summary FROM alerts")
+        assert alert == ("agent b (claude) vanished: its window fleet:two is gone",)
+    finally:
+        with suppress(subprocess.CalledProcessError):
+            tmux("kill-server")
+
+
+def test_an_agent_that_nobody_has_told_of_is_found(tmp_path: Path) -> None:
+    program = tmp_path / "claude"
+    program.symlink_to(sys.executable)
+    inside, outside = tmp_path / "project", tmp_path / "elsewhere"
+    inside.mkdir()
+    outside.mkdir()
+    ours = {**os.environ, "AGENTMUX_RUN_ID": "r", "AGENTMUX_STATE_DIR": str(tmp_path)}
+    started = [
+        subprocess.Popen([str(program), *SLEEPER[1:]], cwd=cwd, env=env)
+        for cwd, env in ((inside, None), (outside, None), (inside, ours))
+    ]
+    try:
+        (stranger,) = find_strangers(["claude"], inside)
+        assert stranger.process.pid == started[0].pid
+        assert stranger.command == "claude"
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

@@ -1,0 +1,352 @@
+"""Services: started, awaited, looked at, mended and ended, whatever they do to get away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from support.engines import ENVIRONMENT, Project, until
+from support.patience import PATIENCE
+from support.servers import answers, free_port, listens, server
+from support.stores import tuples
+
+from engine.commands import RestartServices, StartServices, StopServices
+from engine.core import Engine
+from engine.errors import CommandNotAllowed, LeaseConflict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HTTP = {"http": "/health", "every": 0.1, "timeout": 2, "failures": 2}
+
+
+class Fleet:
+    """A project with services in its settings."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.folder = project.folder
+        self.ports: dict[str, int] = {}
+        self.settings: dict[str, Any] = {}
+
+    def add(self, name: str, how: str = "well", **settings: Any) -> int:
+        """Add a service that listens on a port of its own; return that."""
+        port = self.ports[name] = free_port()
+        (self.folder / name).mkdir(exist_ok=True)
+        self.settings[name] = {
+            "command": server(self.folder, how, port),
+            "cwd": name,
+            "port": port,
+            "ready": {"port": port, "every": 0.1},
+            "backoff": 0.05,
+            "stop_timeout": 0.5,
+            **settings,
+        }
+        self.write()
+        return port
+
+    def write(self) -> None:
+        self.project.settings(json.dumps({"services": self.settings}))
+
+    def engine(self) -> Engine:
+        return Engine(self.folder / "state", project=self.folder, keeps_services=True)
+
+    def states(self) -> dict[str, str]:
+        return dict(tuples(self.project.layout, "SELECT name, state FROM services"))
+
+    def row(self, name: str) -> tuple[Any, ...]:
+        columns = "state, message, restarts, recovery, pid"
+        sql = f"SELECT {columns} FROM services WHERE name = ?"
+        return tuples(self.project.layout, sql, name)[0]
+
+    def log(self, name: str) -> str:
+        return self.project.layout.service_log(name).read_text()
+
+    def alerts(self) -> list[str]:
+        return [row[0] for row in tuples(self.project.layout, "SELECT summary FROM alerts")]
+
+    def lives(self) -> list[int]:
+        """Return the pids of all processes that carry the tag of a service of ours."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                variables = process.environ()
+            except (psutil.Error, OSError):
+                continue
+            here = variables.get("AGENTMUX_STATE_DIR") == str(self.project.layout.state.resolve())
+            if here and "AGENTMUX_SERVICE" in variables:
+                found.append(process.pid)
+        return found
+
+
+@pytest.fixture
+def fleet(project: Project) -> Iterator[Fleet]:
+    fleet = Fleet(project)
+    yield fleet
+    left = fleet.lives()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def begin(argv: list[str], cwd: Path) -> subprocess.Popen[bytes]:
+    silent = subprocess.DEVNULL
+    return subprocess.Popen(argv, cwd=cwd, env=ENVIRONMENT, stdin=silent, stderr=silent)
+
+
+async def ready(engine: Engine, *names: str) -> list[str]:
+    async with asyncio.timeout(PATIENCE):
+        return await engine.keeper.until_ready(names or None)
+
+
+async def test_a_service_is_started_awaited_and_ended_with_its_keeper(fleet: Fleet) -> None:
+    port = fleet.add("web", ready=HTTP)
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        assert answers(port) == 200
+        assert fleet.row("web")[0] == "ready"
+        assert len(fleet.lives()) == 1
+    assert fleet.row("web")[:2] == ("stopped", "")
+    assert not listens(port)
+    assert fleet.lives() == []
+    log = fleet.log("web")
+    for words in (
+        "begins well",
+        "starting",
+        "ready",
+        "stopping",
+        "SIGTERM to 1 process",
+        "is free",
+    ):
+        assert words in log
+    told = tuples(fleet.project.layout, "SELECT data FROM events WHERE type = 'SERVICE'")
+    assert [json.loads(data)["serviceState"] for (data,) in told][-1] == "stopped"
+    fleet.project.check()
+
+
+async def test_what_it_depends_on_is_ready_before_it_starts(fleet: Fleet) -> None:
+    fleet.add("db", "slow")
+    fleet.add("web", depends_on=["db"])
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(("web",)))
+        await until(lambda: fleet.states().get("db") == "starting", "db starts")
+        assert fleet.states()["web"] == "waiting"
+        (fleet.folder / "db" / "go").touch()
+        assert await ready(engine) == []
+    log = fleet.log("db") + fleet.log("web")
+    assert log.index("[agentmux") < log.index("begins well")
+
+
+@pytest.mark.parametrize("how", ["deaf", "forks", "child"])
+async def test_stopped_means_gone(fleet: Fleet, how: str) -> None:
+    port = fleet.add("web", how, restart="never")
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        if how == "forks":
+            await until(lambda: len(fleet.lives()) == 3, "it has forked")
+        await engine.execute(StopServices(None))
+        assert not listens(port)
+        assert fleet.lives() == []
+    if how == "deaf":
+        assert "SIGKILL" in fleet.log("web")
+
+
+async def test_a_child_that_holds_the_port_is_ended_before_the_next_start(fleet: Fleet) -> None:
+    port = fleet.add("web", "child")
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        await until(lambda: fleet.row("web")[2] >= 2, "it was started again and again")
+    assert not listens(port)
+
+
+async def test_a_port_that_another_program_holds_is_told(fleet: Fleet) -> None:
+    port = fleet.add("web")
+    other = begin(server(fleet.folder, "well", port), fleet.folder)
+    try:
+        await until(lambda: listens(port), "the other listens")
+        async with fleet.engine() as engine:
+            await engine.execute(StartServices(None))
+            await until(lambda: fleet.row("web")[2] >= 1, "it waits")
+            assert f"port {port} is held by pid {other.pid}" in fleet.row("web")[1]
+            other.kill()
+            other.wait()
+            assert await ready(engine) == []
+    finally:
+        other.kill()
+        other.wait()
+
+
+async def test_a_death_is_told(fleet: Fleet) -> None:
+    fleet.add("web", ready=HTTP, backoff=5)
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        os.kill(fleet.row("web")[4], signal.SIGKILL)
+        await until(lambda: fleet.row("web")[0] == "waiting", "it is noticed")
+        assert "it ended with -9" in fleet.row("web")[1]
+        assert fleet.alerts() == ["service web: it ended with -9"]
+
+
+@pytest.mark.parametrize(
+    ("how", "restart", "state"),
+    [
+        ("done", "on-failure", "stopped"),
+        ("crash", "never", "failed"),
+        ("done", "never", "stopped"),
+    ],
+)
+async def test_what_it_does_when_it_ends_is_the_operators_word(
+    fleet: Fleet, how: str, restart: str, state: str
+) -> None:
+    fleet.add("web", how, restart=restart)
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        await until(lambda: fleet.states().get("web") == state, state)
+        assert fleet.row("web")[2] == 0
+
+
+@pytest.mark.parametrize(("how", "restart"), [("done", "always"), ("crash", "on-failure")])
+async def test_it_is_started_again(fleet: Fleet, how: str, restart: str) -> None:
+    fleet.add("web", how, restart=restart)
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        await until(lambda: fleet.row("web")[2] >= 3, "it was started again")
+
+
+async def test_one_that_is_not_well_is_started_again(fleet: Fleet) -> None:
+    fleet.add("web", ready=HTTP, health=HTTP)
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        (fleet.folder / "web" / "sick").touch()
+        await until(lambda: fleet.row("web")[2] >= 1, "it is started again")
+        (fleet.folder / "web" / "sick").unlink()
+        await until(lambda: fleet.states()["web"] == "ready", "it is well again")
+    assert any("answered 500, not 200" in alert for alert in fleet.alerts())
+
+
+BUILD = (
+    "import pathlib, sys; new = pathlib.Path(sys.argv[1]); (new / 'assets').mkdir();"
+    "(new / 'index.html').write_text('<html>'); (new / 'assets' / 'a.js').write_text('1')"
+)
+
+
+def built(fleet: Fleet) -> dict[str, Any]:
+    """Return the settings of a service whose built files are looked at, and made anew."""
+    (fleet.folder / "web" / "dist" / "assets").mkdir(parents=True)
+    (fleet.folder / "web" / "dist" / "index.html").write_text("<html>")
+    (fleet.folder / "web" / "dist" / "assets" / "a.js").write_text("1")
+    files = ["dist/index.html", "dist/assets/*.js"]
+    return {"files": files, "every": 0.1, "failures": 2}
+
+
+async def test_built_files_that_are_deleted_are_made_anew(fleet: Fleet) -> None:
+    (fleet.folder / "web").mkdir()
+    health = built(fleet)
+    steps = [{"run": ["false"], "else": [["true"], [sys.executable, "-c", BUILD, "{new}"]]}]
+    port = fleet.add("web", health=health, recover={"folder": "dist", "steps": steps})
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        assert answers(port, "/dist/assets/a.js") == 200
+        pid = fleet.row("web")[4]
+        (fleet.folder / "web" / "dist" / "assets" / "a.js").unlink()
+        await until(lambda: fleet.row("web")[3] == "complete", "it is mended")
+        assert answers(port, "/dist/assets/a.js") == 200
+        assert fleet.row("web")[4] == pid, "a service that is mended goes on"
+    assert sorted(path.name for path in (fleet.folder / "web").iterdir()) == ["dist"]
+
+
+async def test_what_does_not_help_is_taken_back_and_given_up(fleet: Fleet) -> None:
+    (fleet.folder / "web").mkdir()
+    health = built(fleet)
+    bad = "import pathlib, sys; (pathlib.Path(sys.argv[1]) / 'index.html').write_text('bad')"
+    recover = {
+        "folder": "dist",
+        "attempts": 2,
+        "steps": [[sys.executable, "-c", bad, "{new}"]],
+    }
+    fleet.add("web", health=health, recover=recover, restart="never")
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        (fleet.folder / "web" / "dist" / "assets" / "a.js").unlink()
+        await until(lambda: fleet.states()["web"] == "failed", "it is given up")
+        assert fleet.row("web")[3] == "failed"
+    index = fleet.folder / "web" / "dist" / "index.html"
+    assert index.read_text() == "<html>", "the old folder is back"
+    assert sorted(path.name for path in (fleet.folder / "web").iterdir()) == ["dist"]
+
+
+async def test_only_one_process_keeps_services(fleet: Fleet) -> None:
+    fleet.add("web")
+    async with fleet.engine() as one, fleet.engine() as other:
+        await one.keeper.open()
+        with pytest.raises(LeaseConflict, match="another process"):
+            await other.keeper.open()
+
+
+async def test_operators_of_other_processes_are_obeyed(fleet: Fleet) -> None:
+    port = fleet.add("web")
+    async with fleet.engine() as keeper, fleet.project.engine() as other:
+        with pytest.raises(CommandNotAllowed, match="agentmux up"):
+            await other.execute(StartServices(None))
+        await keeper.keeper.open()
+        receipt = await other.execute(StartServices(("web", "nobody")))
+        assert receipt.done == {"web": "started"}
+        assert [refusal.subject for refusal in receipt.refused] == ["nobody"]
+        assert await ready(keeper) == []
+        pid = fleet.row("web")[4]
+        await other.execute(RestartServices(("web",)))
+        assert await ready(keeper) == []
+        assert fleet.row("web")[4] != pid
+        await other.execute(StopServices(None))
+        assert not listens(port)
+
+
+async def test_nothing_outlives_a_keeper_that_is_killed(fleet: Fleet) -> None:
+    port = fleet.add("web", "forks")
+    up = begin([sys.executable, "-m", "engine.cli", "up"], fleet.folder)
+    try:
+        await until(lambda: listens(port) and len(fleet.lives()) == 3, "it is up")
+    finally:
+        up.kill()
+        up.wait()
+    await until(lambda: not fleet.lives(), "the guard has ended them")
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+
+
+async def test_up_starts_services_and_works_through_a_dag(fleet: Fleet) -> None:
+    port = fleet.add("web", ready=HTTP)
+    fleet.settings["web"]["health"] = HTTP
+    fleet.project.settings(
+        json.dumps({"services": fleet.settings, "shell": {"allow": [sys.executable]}})
+    )
+    ask = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/health')"
+    dag = {"tasks": [{"id": "ask", "agent": "codex", "payload": {"kind": "shell"}}]}
+    dag["tasks"][0]["payload"] |= {"argv": [sys.executable, "-c", ask]}  # type: ignore[operator]
+    (fleet.folder / "dag.yaml").write_text(json.dumps(dag))
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "engine.cli", "up", "dag.yaml"],
+        cwd=fleet.folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("web: ready")) == (0, 1), done.stderr
+    assert not listens(port)
