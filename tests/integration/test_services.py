@@ -161,6 +161,19 @@ async def test_stopped_means_gone(fleet: Fleet, how: str) -> None:
         assert "SIGKILL" in fleet.log("web")
 
 
+async def test_one_that_is_stopped_takes_no_other_with_it(fleet: Fleet) -> None:
+    port, other = fleet.add("web", "forks"), fleet.add("web-2", "forks")
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        pid = fleet.row("web-2")[4]
+        await engine.execute(StopServices(("web",)))
+        assert not listens(port)
+        assert answers(other, "/pid") == 200
+        assert fleet.row("web-2")[0] == "ready"
+        assert fleet.row("web-2")[4] == pid
+
+
 async def test_a_child_that_holds_the_port_is_ended_before_the_next_start(fleet: Fleet) -> None:
     port = fleet.add("web", "child")
     async with fleet.engine() as engine:
