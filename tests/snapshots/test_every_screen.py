@@ -23,7 +23,7 @@ from engine.errors import Code
 from engine.filters import EVENT_FIELDS, parse_filter
 from tui.app import Dashboard
 from tui.palette import Palette
-from tui.screens.log import LogScreen
+from tui.screens.reading import ReadingScreen
 from tui.theme import AGENTMUX, AGENTMUX_LIGHT
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ async def assert_looks(
 async def _rest(pilot: Pilot[None]) -> None:
     await pilot.pause()
     screen = pilot.app.screen
-    if isinstance(screen, LogScreen):
+    if isinstance(screen, ReadingScreen):
         await until(pilot, partial(getattr, screen.text.reader, "idle"))
 
 
