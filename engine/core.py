@@ -28,7 +28,7 @@ from engine.files import Layout, read_regular
 from engine.host import Host
 from engine.log.journal import Journal
 from engine.meter import Meter
-from engine.model import Budget
+from engine.model import Budget, ServiceState
 from engine.orders.control import Control
 from engine.orders.on_tasks import TaskOrders
 from engine.orders.on_workers import WorkerOrders
@@ -414,16 +414,19 @@ class Engine:
                 "with it; start it elsewhere, or name another --state-dir"
             )
 
-    async def start_workers(self, per_agent: int = 1) -> None:
+    async def start_workers(self, per_agent: int = 1, *, after_services: bool = False) -> None:
         """Start `per_agent` workers in this process for each agent of the store's tasks.
 
-        Agents that come later, with a reseed, get theirs too, until the workers are stopped.
+        Agents that come later, with a reseed, get theirs too, until the workers are stopped. With
+        `after_services` none starts before all services are ready; this does not wait for them.
         """
         served: set[str] = set()
-        await self._staff(served, per_agent)
+        if not after_services:
+            await self._staff(served, per_agent)
         if self._staffing is None:
             self._staffing = asyncio.create_task(
-                self._keep_staffed(served, per_agent), name="staffing"
+                self._keep_staffed(served, per_agent, after_services=after_services),
+                name="staffing",
             )
 
     async def _staff(self, served: set[str], per_agent: int) -> None:
@@ -433,16 +436,26 @@ class Engine:
                 for _ in range(per_agent):
                     await self.start_worker(agent)
 
-    async def _keep_staffed(self, served: set[str], per_agent: int) -> None:
+    async def _keep_staffed(
+        self, served: set[str], per_agent: int, *, after_services: bool
+    ) -> None:
+        waits = after_services
         async for _ in self.changes():
             try:
-                await self._staff(served, per_agent)
+                waits = waits and not await self._services_ready()
+                if not waits:
+                    await self._staff(served, per_agent)
             except AgentmuxError as error:
                 log.warning("no worker for a new agent: %s", error)
             except Exception:
                 # Whatever it is, agents that come later must get their workers all the same.
                 log.exception("staffing")
             await asyncio.sleep(_STAFFING_PAUSE)
+
+    async def _services_ready(self) -> bool:
+        rows = await self.queries.services()
+        ready = {row.name for row in rows if row.state is ServiceState.READY}
+        return ready >= self.config.services.keys()
 
     async def _end_staffing(self) -> None:
         if self._staffing is not None:
@@ -509,6 +522,14 @@ class Engine:
     def own_workers(self) -> tuple[str, ...]:
         """Return the ids of the workers of this process."""
         return tuple(worker.id for worker in self._host.workers.values())
+
+    def own_services(self) -> tuple[str, ...]:
+        """Return the services that this process keeps and that have not ended."""
+        return () if self._keeper is None else self._keeper.alive
+
+    async def stop_services(self) -> None:
+        """End the services that this process keeps, as closing does, and keep none any more."""
+        await self._close_keeper()
 
     async def settled(self) -> None:
         """Wait until nothing more can run: nothing is active, claimable or waits for such."""

@@ -138,7 +138,11 @@ class Front:
             loop.call_soon_threadsafe(self._tell, step)
 
         return Engine(
-            self.layout.state, project=self.project, read_only=self.read_only, on_step=on_step
+            self.layout.state,
+            project=self.project,
+            read_only=self.read_only,
+            keeps_services=not self.read_only,
+            on_step=on_step,
         )
 
     def _tell(self, step: Step) -> None:
@@ -232,6 +236,15 @@ class Front:
         """End the workers of this process; see Engine.stop_workers."""
         if self._engine is not None:
             await self._engine.stop_workers(drain=drain)
+
+    def own_services(self) -> tuple[str, ...]:
+        """Return the services that this process keeps and that have not ended."""
+        return () if self._engine is None else self._engine.own_services()
+
+    async def stop_services(self) -> None:
+        """End the services that this process keeps."""
+        if self._engine is not None:
+            await self._engine.stop_services()
 
 
 def _seems_alive(process: ProcessId) -> bool:
