@@ -35,13 +35,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Plan(NamedTuple):
-    """What is to be opened. `seed`: the DAG to seed first, None to take the store as it is."""
+    """What is to be opened. `seed`: the DAG to seed first, None to take the store as it is.
+
+    `up`: services are started, and workers once these are ready.
+    """
 
     state_dir: Path
     project: Path
     seed: Path | None
     workers: int
     watching: bool
+    up: bool = False
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,10 +55,12 @@ def main(argv: list[str] | None = None) -> int:
     gc.disable()
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.demo and (args.dag or args.watch or args.state_dir):
+    if args.demo and (args.dag or args.watch or args.state_dir or args.up):
         parser.error("--demo brings its own DAG and state folder")
     if args.watch and args.dag:
         parser.error("--watch seeds nothing: leave the DAG out")
+    if args.watch and args.up:
+        parser.error("--watch starts nothing: leave --up out")
     if not sys.stdout.isatty():
         parser.error("the dashboard needs a terminal; `agentmux run` works without one")
     if os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
@@ -102,6 +108,11 @@ def _parser() -> argparse.ArgumentParser:
         help="workers in this process for each agent of the DAG (default 1)",
     )
     parser.add_argument(
+        "--up",
+        action="store_true",
+        help="start the services of agentmux.yaml, and the workers once these are ready",
+    )
+    parser.add_argument(
         "--watch", action="store_true", help="only watch: no workers, nothing can be steered"
     )
     parser.add_argument(
@@ -131,7 +142,7 @@ def _state_dir(args: argparse.Namespace) -> Path:
 
 
 def _nothing_here(args: argparse.Namespace) -> bool:
-    named = args.dag or args.watch or args.state_dir or os.environ.get(STATE_DIR)
+    named = args.dag or args.watch or args.up or args.state_dir or os.environ.get(STATE_DIR)
     return not named and not Layout(Path("state")).database.exists() and not DEFAULT_DAG.exists()
 
 
@@ -140,12 +151,13 @@ def _plan(args: argparse.Namespace) -> Plan:
     if not Layout(state_dir).database.exists():
         if args.watch:
             raise StorageError(f"no store in {state_dir}: there is nothing to watch yet")
-        if seed is None and not DEFAULT_DAG.exists():
+        if seed is None and not DEFAULT_DAG.exists() and not args.up:
             raise StorageError(
                 f"no store in {state_dir} and no {DEFAULT_DAG}; name a DAG: agentmux-tui DAG"
             )
-        seed = seed or DEFAULT_DAG
-    return Plan(state_dir, Path.cwd(), seed, 0 if args.watch else args.workers, args.watch)
+        seed = seed or (DEFAULT_DAG if DEFAULT_DAG.exists() else None)
+    workers = 0 if args.watch else args.workers
+    return Plan(state_dir, Path.cwd(), seed, workers, args.watch, args.up)
 
 
 @contextmanager
@@ -170,12 +182,14 @@ async def _show(plan: Plan) -> int:
     from tui.fitted import Fitting, read_fitting  # noqa: PLC0415
 
     async def begin(engine: Engine) -> None:
-        from engine.commands import Seed  # noqa: PLC0415
+        from engine.commands import Seed, StartServices  # noqa: PLC0415
 
         if plan.seed is not None:
             await engine.execute(Seed(plan.seed))
+        if plan.up:
+            await engine.execute(StartServices(None))
         if plan.workers:
-            await engine.start_workers(plan.workers)
+            await engine.start_workers(plan.workers, after_services=plan.up)
 
     try:
         fitting = await asyncio.to_thread(read_fitting, plan.project, plan.state_dir)

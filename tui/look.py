@@ -17,6 +17,7 @@ from engine.model import (
     Event,
     Reason,
     RunOutcome,
+    ServiceState,
     State,
     WorkerStatus,
 )
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from engine.views import RunRow, TaskRow, WorkerRow
+    from engine.views import ExternalRow, RunRow, ServiceRow, TaskRow, WorkerRow
 
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for no value
 STALE = "△"
 IDLE = "○"
-STOPPING = "◑"
+STOPPING = narrate.STOPPING
+EXTERNAL = "◇"
 
 
 class Health(StrEnum):
@@ -73,6 +75,7 @@ LEGEND = (
     (IDLE, "idle worker"),
     (STOPPING, "stopping worker"),
     (STALE, "stale worker"),
+    (EXTERNAL, "external agent"),
 )
 
 
@@ -128,6 +131,38 @@ def health(worker: WorkerRow, now: datetime, stale_after: float) -> Health:
 def worker_look(state: Health) -> tuple[str, Tone]:
     """Return a worker's symbol and tone."""
     return _WORKER_LOOKS[state]
+
+
+def place_of(agent: ExternalRow) -> str:
+    """Return where an external agent is: its process, or its window of tmux."""
+    parts = [] if agent.pid is None else [f"pid {agent.pid}"]
+    parts += [] if agent.tmux is None else [f"tmux {clean_text(agent.tmux)}"]
+    return ", ".join(parts)
+
+
+def meta_of(agent: ExternalRow) -> str:
+    """Return in a line what else was told of an external agent."""
+    return clean_text(" ".join(f"{key}={value}" for key, value in agent.meta.items()))
+
+
+def is_kept(service: ServiceRow) -> bool:
+    """Say whether a service is as it should be kept: down, or with a process that keeps it."""
+    down = service.state in {ServiceState.STOPPED, ServiceState.FAILED}
+    return down or service.keeper is not None
+
+
+def service_look(service: ServiceRow) -> tuple[str, Tone]:
+    """Return a service's symbol and tone."""
+    symbol = narrate.service_symbol(service.state) if is_kept(service) else STALE
+    return symbol, tone_of(symbol)
+
+
+def service_words(service: ServiceRow) -> str:
+    """Return how a service stands, and why if that needs saying."""
+    if not is_kept(service):
+        return "nobody keeps it any more"
+    why = clean_text(service.message)
+    return f"{service.state}: {why}" if why else str(service.state)
 
 
 def since(moment: datetime | None, now: datetime) -> str:

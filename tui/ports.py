@@ -22,11 +22,13 @@ if TYPE_CHECKING:
         AttentionRow,
         CriticalPath,
         EventSpan,
+        ExternalRow,
         GraphNode,
         Order,
         ProcessRow,
         Progress,
         RunRow,
+        ServiceRow,
         TaskDetail,
         TaskRow,
         Usage,
@@ -59,6 +61,12 @@ class Queries(Protocol):
 
     async def workers(self) -> list[WorkerRow]:
         """Return all workers that the store knows."""
+
+    async def externals(self) -> list[ExternalRow]:
+        """Return the agents that somebody else has started, in alphabetical order."""
+
+    async def services(self) -> list[ServiceRow]:
+        """Return all services that somebody has kept, in alphabetical order."""
 
     async def runs(
         self,
@@ -192,3 +200,9 @@ class Engine(Protocol):
 
     async def stop_workers(self, *, drain: bool = ...) -> None:
         """End the workers of this process; their tasks are released, or finished with `drain`."""
+
+    def own_services(self) -> tuple[str, ...]:
+        """Return the services that this process keeps and that have not ended."""
+
+    async def stop_services(self) -> None:
+        """End the services that this process keeps."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine.commands import (
+    Acknowledge,
     AddWorkers,
     Cancel,
     Command,
@@ -21,10 +22,14 @@ from engine.commands import (
     Receipt,
     Release,
     Reset,
+    RestartServices,
     Resume,
     Retry,
     Seed,
+    StartServices,
     Stop,
+    StopServices,
+    UnregisterAgents,
 )
 from engine.model import ALL_AGENTS
 from engine.receipts import listed, plan_parts, sums, unnamed
@@ -58,6 +63,10 @@ _TITLES: dict[type[Command], str] = {
     Hold: "Hold",
     Resume: "Resume",
     AddWorkers: "Add workers",
+    Acknowledge: "Acknowledge",
+    StartServices: "Start",
+    StopServices: "Stop",
+    RestartServices: "Restart",
 }
 
 
@@ -71,6 +80,8 @@ class Plan(Struct, frozen=True):
 
 def title_of(command: Command) -> str:
     """Return what the question and the receipt of a command are headed with."""
+    if isinstance(command, UnregisterAgents):
+        return "End" if command.end else "Forget"
     return _TITLES[type(command)]
 
 

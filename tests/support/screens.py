@@ -24,6 +24,7 @@ from engine.model import (
     EventType,
     Reason,
     RunOutcome,
+    ServiceState,
     Spending,
     State,
     WorkerStatus,
@@ -32,12 +33,14 @@ from engine.views import (
     AttentionRow,
     CriticalPath,
     EventSpan,
+    ExternalRow,
     GraphNode,
     Neighbour,
     Order,
     ProcessRow,
     Progress,
     RunRow,
+    ServiceRow,
     TaskDetail,
     TaskRow,
     Usage,
@@ -145,6 +148,34 @@ def worker(id: str, holds: TaskRow | None = None, **more: Any) -> WorkerRow:  # 
     return replace(row, **more)
 
 
+def service(name: str, state: ServiceState = ServiceState.READY, **more: Any) -> ServiceRow:
+    row = ServiceRow(
+        name=name,
+        state=state,
+        since=ago(134),
+        message="",
+        port=None,
+        pid=5100 + sum(map(ord, name)) % 100,
+        restarts=0,
+        recovery="",
+        keeper=4321,
+    )
+    return replace(row, **more)
+
+
+def external(id: str, **more: Any) -> ExternalRow:  # noqa: A002 - as in the row
+    row = ExternalRow(
+        id=id,
+        type="claude",
+        pid=6200 + sum(map(ord, id)) % 100,
+        tmux=None,
+        meta={},
+        registered_at=ago(1800),
+        beat_at=ago(7),
+    )
+    return replace(row, **more)
+
+
 @dataclass
 class FakeQueries:
     """What a store would answer. `broken` makes the queries that it names raise.
@@ -155,6 +186,8 @@ class FakeQueries:
     all_tasks: list[TaskRow] = field(default_factory=list)
     all_workers: list[WorkerRow] = field(default_factory=list)
     all_events: list[Event] = field(default_factory=list)
+    all_externals: list[ExternalRow] = field(default_factory=list)
+    all_services: list[ServiceRow] = field(default_factory=list)
     held: tuple[str, ...] = ()
     recent: tuple[int, ...] = ()
     dag: str = "agentmux/build.yaml"
@@ -270,6 +303,14 @@ class FakeQueries:
     async def workers(self) -> list[WorkerRow]:
         await self._asked("workers")
         return list(self.all_workers)
+
+    async def externals(self) -> list[ExternalRow]:
+        await self._asked("externals")
+        return list(self.all_externals)
+
+    async def services(self) -> list[ServiceRow]:
+        await self._asked("services")
+        return list(self.all_services)
 
     async def events(self, *, after: int = 0, limit: int = -1) -> list[Event]:
         await self._asked("events")
@@ -400,6 +441,7 @@ class FakeEngine:
         self.refusal: Exception | None = None
         self.runs = 0
         self.stopped: list[bool] = []
+        self.kept: tuple[str, ...] = ()
         self.may_stop = asyncio.Event()
         self.may_stop.set()
         self.may_step = asyncio.Event()
@@ -458,6 +500,12 @@ class FakeEngine:
     async def stop_workers(self, *, drain: bool = False) -> None:
         self.stopped.append(drain)
         await self.may_stop.wait()
+
+    def own_services(self) -> tuple[str, ...]:
+        return self.kept
+
+    async def stop_services(self) -> None:
+        self.kept = ()
 
 
 def event(seq: int, type: EventType, seconds: float, **more: Any) -> Event:  # noqa: A002 - as in the row
