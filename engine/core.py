@@ -163,6 +163,8 @@ class Engine:
         self._attention: Attention | None = None
         self._reaping = False
         self._staffing: asyncio.Task[None] | None = None
+        self.workers_wait = False
+        """Whether workers are to start here once all services are ready."""
         self._stack = AsyncExitStack()
 
     @property
@@ -421,12 +423,12 @@ class Engine:
         `after_services` none starts before all services are ready; this does not wait for them.
         """
         served: set[str] = set()
+        self.workers_wait = after_services
         if not after_services:
             await self._staff(served, per_agent)
         if self._staffing is None:
             self._staffing = asyncio.create_task(
-                self._keep_staffed(served, per_agent, after_services=after_services),
-                name="staffing",
+                self._keep_staffed(served, per_agent), name="staffing"
             )
 
     async def _staff(self, served: set[str], per_agent: int) -> None:
@@ -436,14 +438,11 @@ class Engine:
                 for _ in range(per_agent):
                     await self.start_worker(agent)
 
-    async def _keep_staffed(
-        self, served: set[str], per_agent: int, *, after_services: bool
-    ) -> None:
-        waits = after_services
+    async def _keep_staffed(self, served: set[str], per_agent: int) -> None:
         async for _ in self.changes():
             try:
-                waits = waits and not await self._services_ready()
-                if not waits:
+                self.workers_wait = self.workers_wait and not await self._services_ready()
+                if not self.workers_wait:
                     await self._staff(served, per_agent)
             except AgentmuxError as error:
                 log.warning("no worker for a new agent: %s", error)
@@ -453,13 +452,16 @@ class Engine:
             await asyncio.sleep(_STAFFING_PAUSE)
 
     async def _services_ready(self) -> bool:
-        rows = await self.queries.services()
-        ready = {row.name for row in rows if row.state is ServiceState.READY}
+        states = self.keeper.states()
+        if not self.keeper.is_open:
+            states = {row.name: row.state for row in await self.queries.services() if row.keeper}
+        ready = {name for name, state in states.items() if state is ServiceState.READY}
         return ready >= self.config.services.keys()
 
     async def _end_staffing(self) -> None:
         if self._staffing is not None:
             staffing, self._staffing = self._staffing, None
+            self.workers_wait = False
             staffing.cancel()
             await asyncio.gather(staffing, return_exceptions=True)
 

@@ -237,6 +237,11 @@ class Front:
         if self._engine is not None:
             await self._engine.stop_workers(drain=drain)
 
+    @property
+    def workers_wait(self) -> bool:
+        """Return whether workers are to start here once all services are ready."""
+        return self._engine is not None and self._engine.workers_wait
+
     def own_services(self) -> tuple[str, ...]:
         """Return the services that this process keeps and that have not ended."""
         return () if self._engine is None else self._engine.own_services()

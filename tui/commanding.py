@@ -102,8 +102,13 @@ class Commanding(Styled[None]):
         something else, and could be a yes.
         """
         receipt = await self._engine.execute(command, dry_run=True)
-        workers = await self._engine.queries.workers()
-        plan = plan_of(command, receipt, grace=self._engine.config.grace, workers=workers)
+        plan = plan_of(
+            command,
+            receipt,
+            grace=self._engine.config.grace,
+            workers=await self._engine.queries.workers(),
+            externals=await self._engine.queries.externals(),
+        )
         if not plan.changes and not is_long(receipt):
             _, refused = told(receipt)
             self.say("\n".join(refused) or "nothing would change", severity="warning")

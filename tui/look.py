@@ -162,6 +162,8 @@ def service_words(service: ServiceRow) -> str:
     if not is_kept(service):
         return "nobody keeps it any more"
     why = clean_text(service.message)
+    if why and service.state in {ServiceState.WAITING, ServiceState.FAILED}:
+        return why  # what became of it says it all, and there is little room
     return f"{service.state}: {why}" if why else str(service.state)
 
 

@@ -201,6 +201,10 @@ class Engine(Protocol):
     async def stop_workers(self, *, drain: bool = ...) -> None:
         """End the workers of this process; their tasks are released, or finished with `drain`."""
 
+    @property
+    def workers_wait(self) -> bool:
+        """Return whether workers are to start here once all services are ready."""
+
     def own_services(self) -> tuple[str, ...]:
         """Return the services that this process keeps and that have not ended."""
 

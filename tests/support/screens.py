@@ -442,6 +442,7 @@ class FakeEngine:
         self.runs = 0
         self.stopped: list[bool] = []
         self.kept: tuple[str, ...] = ()
+        self.workers_wait = False
         self.may_stop = asyncio.Event()
         self.may_stop.set()
         self.may_step = asyncio.Event()

@@ -35,6 +35,7 @@ class WorkersList(RowList[WorkerRow | ExternalRow]):
         Column("note", 0, fills=True, drop=5),
     )
     EMPTY = "no workers: a adds one, or `agentmux worker --agent A`"
+    AFTER_SERVICES = "workers start once all services are ready; a starts one now"
     MARKS = True
 
     def __init__(self, now: Callable[[], datetime], stale_after: float) -> None:

@@ -229,6 +229,8 @@ class MainScreen(PanedScreen):
         live = [w for w in self._picture.workers.value if look.is_live(w)]
         self._trouble(self.worker_rows, self._picture.workers)
         self.worker_rows.usage = self.facts.usage
+        waits = self._engine.workers_wait
+        self.worker_rows.empty = WorkersList.AFTER_SERVICES if waits else WorkersList.EMPTY
         self.worker_rows.put([*live, *self._picture.externals.value])
         names = {worker.id for worker in live}
         self.worker_rows.keep_marks(names)
