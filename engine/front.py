@@ -67,7 +67,9 @@ class Front:
     def _load_config(self) -> Config:
         try:
             path = settings_file(self.project, self.layout.state)
-            return load_config(path, only=("stale_after",))  # all that the first picture needs
+            return load_config(
+                path, only=("stale_after", "services")
+            )  # what the first picture needs
         except ValidationError:
             if not self.read_only:
                 raise
