@@ -31,7 +31,7 @@ async def test_external_agents_stand_below_the_workers_and_are_counted() -> None
         assert "1 Workers  2 external" in at.screen
         assert "4 of 6 busy" in at.screen, "they are no workers of ours"
         row = next(line for line in at.lines if "helper-1" in line)
-        assert "◇  helper-1  claude  external pid 6201, tmux dev:helper" in row
+        assert "◇  helper-1  claude  external pid 6201" in row
         assert "branch=main who=ann" in row
 
 

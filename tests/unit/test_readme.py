@@ -47,7 +47,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def key_table() -> str:
     """The README's key table, two actions a line."""
     cells = [
-        f"{' '.join(f'`{shown(key)}`' for key in action.keys)} | {action.help}"
+        f"{' '.join(f'`{shown(key)}`' for key in action.keys)} | {action.full_help}"
         for action in ACTIONS
     ]
     half = (len(cells) + 1) // 2

@@ -138,7 +138,7 @@ class Action(Struct, frozen=True):
     something for the engine: `asks` says that its dry run is shown first, and always with marks.
     Without, or where that gives none, it is a method `action_<name>` of the app or of the screen.
     `local` actions belong to the focused list or text, so that their keys may be other things
-    elsewhere.
+    elsewhere. `also`: what it does to what is neither a task nor a worker.
     """
 
     name: str
@@ -151,6 +151,12 @@ class Action(Struct, frozen=True):
     command: Callable[[Selection], tuple[Command, ...]] | None = None
     asks: bool = False
     local: str = ""
+    also: str = ""
+
+    @property
+    def full_help(self) -> str:
+        """What it does, whatever is selected."""
+        return f"{self.help}; {self.also}" if self.also else self.help
 
     def label_for(self, selection: Selection, needs: int = 0) -> str:
         """Return what the footer calls the action here; `needs` counts what needs a person."""

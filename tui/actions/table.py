@@ -142,12 +142,13 @@ ACTIONS: tuple[Action, ...] = (
         Group.LOOK, _LISTS, legality.a_detail,
     ),
     Action(
-        "stop", ("s",), "stop", "Stop the worker gracefully: its task is released; end the service",
-        Group.STEER, _STEERED | _SERVICES, legality.stop, _stop,
+        "stop", ("s",), "stop", "Stop the worker gracefully: its task is released",
+        Group.STEER, _STEERED | _SERVICES, legality.stop, _stop, also="end the service",
     ),
     Action(
-        "kill", ("K",), "kill", "Kill the worker, or the task's run; end the external agent",
+        "kill", ("K",), "kill", "Kill the worker, or the task's run",
         Group.STEER, _STEERED | {Place.EXTERNAL}, legality.kill, _kill, asks=True,
+        also="end the external agent",
     ),
     Action(
         "release", ("u",), "release", "Take the task from its worker and make it ready again",
@@ -158,14 +159,13 @@ ACTIONS: tuple[Action, ...] = (
         Group.STEER, _STEERED, legality.cancel, _cancel, asks=True,
     ),
     Action(
-        "retry", ("r",), "retry",
-        "Make a finished or blocked task ready again; restart the service",
-        Group.STEER, _STEERED | _SERVICES, legality.retry, _retry,
+        "retry", ("r",), "retry", "Make a finished or blocked task ready again",
+        Group.STEER, _STEERED | _SERVICES, legality.retry, _retry, also="restart the service",
     ),
     Action(
-        "purge", ("D",), "",
-        "Remove the task and its runs from the store; forget the external agent",
+        "purge", ("D",), "", "Remove the task and its runs from the store",
         Group.STEER, _STEERED | {Place.EXTERNAL}, legality.purge, _purge, asks=True,
+        also="forget the external agent",
     ),
     Action(
         "acknowledge", ("A",), "acknowledge", "Acknowledge the alert: somebody has seen to it",
@@ -175,9 +175,9 @@ ACTIONS: tuple[Action, ...] = (
         "hold", ("p",), "hold", "Hold claims: nothing new starts; again to resume",
         Group.STEER, _ALL, legality.watching, _hold,
     ),
-    Action("log", ("l",), "log", "Show the output of the run, or of the service", Group.LOOK,
+    Action("log", ("l",), "log", "Show the output of the run", Group.LOOK,
            _ALL - {Place.LOG, Place.EXTERNAL},
-           legality.elsewhere(Place.LOG, "the log", legality.a_log)),
+           legality.elsewhere(Place.LOG, "the log", legality.a_log), also="the log of the service"),
     Action("transcript", ("t",), "transcript", "Show what the agent said and did in the run",
            Group.LOOK, _ALL - {Place.TRANSCRIPT} - _BESIDE,
            legality.elsewhere(Place.TRANSCRIPT, "the transcript", legality.transcript)),
@@ -208,8 +208,8 @@ ACTIONS: tuple[Action, ...] = (
            Group.STEER, _ALL, legality.watching, lambda _: (Seed(),), asks=True),
     Action("reset", ("R",), "reset", "Stop all workers, rotate the log, reseed, start again",
            Group.STEER, _ALL, legality.watching, lambda _: (Reset(),), asks=True),
-    Action("add", ("a",), "add", "Start one more worker in this process; start the service",
-           Group.STEER, _ALL, legality.add, _add),
+    Action("add", ("a",), "add", "Start one more worker in this process", Group.STEER, _ALL,
+           legality.add, _add, also="start the service"),
     Action(
         "back", ("escape",), "back", "Go back; in the dashboard: marks, zoom, then the filter",
         Group.LOOK, _ALL - _PANES,

@@ -30,7 +30,7 @@ class ServicesList(RowList[ServiceRow]):
         Column("port", 5, right=True, drop=2, rare=True),
         Column("pid", 5, 8, right=True, drop=5, rare=True),
         Column("restarts", 8, right=True, drop=4, rare=True),
-        Column("recovery", 8, 11, drop=3, rare=True),
+        Column("recovery", 11, drop=3, rare=True),
         Column("state / why", 28, 64, fills=True, name="why"),
     )
     EMPTY = "no services: `services:` in agentmux.yaml names some"

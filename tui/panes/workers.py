@@ -65,11 +65,12 @@ class WorkersList(RowList[WorkerRow | ExternalRow]):
         return self._external(row) if isinstance(row, ExternalRow) else self._worker(row)
 
     def _external(self, row: ExternalRow) -> Line:
+        where = (row.tmux or "") if row.pid is None else f"pid {row.pid}"
         return (
             (look.EXTERNAL, Tone.TEXT),
             (clean_text(row.id), Tone.TEXT),
             (clean_text(row.type), Tone.DIM),
-            (f"external {look.place_of(row)}".rstrip(), Tone.DIM),
+            ("external " + clean_text(where), Tone.DIM),
             *[("", Tone.TEXT)] * 2,
             (look.since(row.beat_at, self._now()), Tone.DIM),
             *[("", Tone.TEXT)] * 2,
