@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pytest_textual_snapshot import SVGImageExtension
-from support.fleet import fleet
+from support.fleet import fleet, serving
 from support.screens import NOW, settle
 from textual.command import CommandList
 from textual.widgets import Input
@@ -142,6 +142,23 @@ async def until(pilot: Pilot[None], fulfilled: Callable[[], bool]) -> None:
 async def test_screen(snapshot: SnapshotAssertion, tmp_path: Path, keys: tuple[str, ...]) -> None:
     app = _app(fleet(tmp_path / "state"))
     await assert_looks(app, snapshot, press(*keys))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(("5",), id="pane"),
+        pytest.param(("5", "G", "enter"), id="service"),
+        pytest.param(("5", "G", "l"), id="log"),
+        pytest.param(("1", "G"), id="external"),
+        pytest.param(("1", "G", "enter"), id="external-in-full"),
+        pytest.param(("q",), id="quit"),
+    ],
+)
+async def test_services(snapshot: SnapshotAssertion, tmp_path: Path, keys: tuple[str, ...]) -> None:
+    engine = serving(tmp_path / "state")
+    engine.kept = ("db", "web")
+    await assert_looks(_app(engine), snapshot, press(*keys))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=[f"{width}x{height}" for width, height in SIZES])
