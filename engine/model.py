@@ -294,6 +294,8 @@ ADOPTED = "adopted"
 """The key in the data of events that an older agentmux told: they are kept, and mean nothing."""
 LOOK = "preflight-"
 """What the id of a run begins with that holds no task: it only looks ahead, for seconds."""
+NO_WORKTREE = "no worktree: "
+"""What the error of a run begins with that got none."""
 SERVICE = "service-"
 """What the run id in the tag of a service's processes begins with."""
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from engine.clock import to_iso
 from engine.machine import dep_change, settle
 from engine.model import EventType, Reason, State
+from engine.store.counting import count_newest
 
 if TYPE_CHECKING:
     import sqlite3
@@ -110,6 +111,7 @@ class Transaction:
         self.blocked = 0
         self.unblocked = 0
         self.done = 0
+        self.failed = 0
         self.rules: dict[str, ClaimRule] = {}
         self._events: list[EventRow] = []
         self._new_runs: list[tuple[Any, ...]] = []
@@ -159,14 +161,15 @@ class Transaction:
     def flush(self) -> int:
         """Write what was collected; return how many events. For the writer, before COMMIT."""
         self.flush_runs()
-        if self.done:
+        if self.done or self.failed:
             self.db.execute(
-                "INSERT INTO pace VALUES (?, ?)"
-                " ON CONFLICT(minute) DO UPDATE SET done = done + excluded.done",
-                (self.ts[:16], self.done),
+                "INSERT INTO pace VALUES (?, ?, ?) ON CONFLICT(minute) DO UPDATE"
+                " SET done = done + excluded.done, failed = failed + excluded.failed",
+                (self.ts[:16], self.done, self.failed),
             )
         if self._events:
             self.db.executemany(ADD_EVENT, self._events)
+            count_newest(self.db, {event[1] for event in self._events}, len(self._events))
         return len(self._events)
 
     def now_claimable(self, agent: str) -> None:

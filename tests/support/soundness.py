@@ -6,6 +6,7 @@ It is worked out here from the plain rows, without the engine's own queries.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -69,7 +70,10 @@ class Tables:
 
     @classmethod
     def read(cls, layout: Layout) -> Tables:
-        names = ("runs", "edges", "endings", "purged", "tallies", "workers", "holds", "meta")
+        names = (
+            *("runs", "edges", "endings", "purged", "tallies", "workers", "holds", "meta"),
+            *("counters", "durations"),
+        )
         with closing(connect(layout)) as db:
             rows = {name: rows_of(db, f"SELECT * FROM {name}") for name in names}
             return cls(read_tasks(db), read_events(db), rows)
@@ -91,6 +95,8 @@ def check_tables(tables: Tables) -> None:
     _check_claims(tables)
     _check_endings(tables)
     _check_tallies(tables)
+    if begins == [1]:
+        _check_counters(tables)
     edges = {(row["dep"], row["task"]) for row in tables.rows["edges"]}
     assert edges == {(dep, task_id) for task_id, row in tasks.items() for dep in row["deps"]}
 
@@ -241,3 +247,34 @@ def _check_tallies(tables: Tables) -> None:
         if row["n"]
     }
     assert tallies == dict(counted)
+
+
+def _check_counters(tables: Tables) -> None:
+    """What ever happened is counted once, and nothing is forgotten with a task that is purged."""
+    counters: Counter[tuple[str, str]] = Counter()
+    durations: dict[tuple[str, str, float], list[int]] = {}
+    for event in tables.events:
+        agent, data = event.agent or "", event.data
+        if data.get("adopted"):
+            continue
+        if event.type == "TASK_CLAIMED":
+            counters["launched", agent] += 1
+        elif event.type == "ALERT":
+            counters["alerts", agent] += 1
+        elif event.type == "TASK_COMPLETED" and "pullRequest" in data.get("result", {}):
+            counters["pull_requests", agent] += 1
+        elif str(data.get("error", "")).startswith("no worktree: "):
+            counters["worktree_errors", agent] += event.type in {"TASK_FAILED", "TASK_BLOCKED"}
+        if "outcome" in data and event.type != "LATE_RESULT":
+            ms = data.get("durationMs", 0)
+            bounds = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, math.inf)
+            bound = next(bound for bound in bounds if ms <= bound * 1000)
+            sums = durations.setdefault((agent, data["outcome"], bound), [0, 0])
+            sums[0] += 1
+            sums[1] += ms
+    rows = tables.rows["counters"]
+    assert {(row["name"], row["agent"]): row["n"] for row in rows} == counters
+    assert {
+        (row["agent"], row["outcome"], row["bound"]): [row["runs"], row["ms"]]
+        for row in tables.rows["durations"]
+    } == durations

@@ -1,4 +1,5 @@
--- Schema 3 to 4. Alerts are rows until somebody acknowledges them, and logs are watched.
+-- Schema 3 to 4. Alerts are rows until somebody acknowledges them, logs are watched, and what
+-- ever happened is counted.
 --
 -- Under schema 3 nobody watched a log: who does so first begins with the runs that come.
 
@@ -65,3 +66,77 @@ CREATE TABLE externals (
   registered_at TEXT NOT NULL,
   beat_at       TEXT NOT NULL
 ) WITHOUT ROWID;
+
+ALTER TABLE pace ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE spent_before (
+  agent         TEXT PRIMARY KEY NOT NULL,
+  input_tokens  INTEGER NOT NULL DEFAULT 0,
+  cached_tokens INTEGER NOT NULL DEFAULT 0,
+  output_tokens INTEGER NOT NULL DEFAULT 0,
+  cost          REAL NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+CREATE TABLE counters (
+  name  TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  n     INTEGER NOT NULL,
+  PRIMARY KEY (name, agent)
+) WITHOUT ROWID;
+
+CREATE TABLE durations (
+  agent   TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  bound   REAL NOT NULL,
+  runs    INTEGER NOT NULL,
+  ms      INTEGER NOT NULL,
+  PRIMARY KEY (agent, outcome, bound)
+) WITHOUT ROWID;
+
+-- As far as the log goes back. Failures by the minute are of interest for an hour: from now on.
+INSERT INTO spent_before
+WITH told AS (
+  SELECT seq, run_id, agent, json_extract(data, '$.spending') AS spending FROM events
+  WHERE run_id IS NOT NULL AND CASE WHEN instr(data, '"spending"') > 0 AND json_valid(data)
+    THEN json_type(data, '$.spending') = 'object' END
+),
+latest AS (
+  SELECT run_id, max(seq), agent, spending FROM told
+  WHERE seq <= (SELECT max(seq) FROM events WHERE type = 'RESET') GROUP BY run_id
+)
+SELECT coalesce(claim.agent, latest.agent) AS whose,
+  sum(coalesce(json_extract(spending, '$.inputTokens'), 0)),
+  sum(coalesce(json_extract(spending, '$.cachedTokens'), 0)),
+  sum(coalesce(json_extract(spending, '$.outputTokens'), 0)),
+  round(sum(coalesce(json_extract(spending, '$.cost'), 0.0)), 6)
+FROM latest LEFT JOIN (SELECT run_id, agent FROM events WHERE type = 'TASK_CLAIMED') AS claim
+  ON claim.run_id = latest.run_id
+WHERE whose IS NOT NULL GROUP BY whose;
+
+INSERT INTO counters
+SELECT name, coalesce(agent, '') AS whose, count(*) FROM (
+  SELECT agent, CASE
+    WHEN type = 'TASK_CLAIMED' THEN 'launched'
+    WHEN type = 'ALERT' THEN 'alerts'
+    WHEN json_type(data, '$.result.pullRequest') = 'object' THEN 'pull_requests'
+    WHEN instr(json_extract(data, '$.error'), 'no worktree: ') = 1 THEN 'worktree_errors'
+    END AS name
+  FROM events
+  WHERE type IN ('ALERT', 'TASK_BLOCKED', 'TASK_CLAIMED', 'TASK_COMPLETED', 'TASK_FAILED')
+    AND CASE WHEN json_valid(data) THEN json_extract(data, '$.adopted') IS NULL END
+) WHERE name IS NOT NULL GROUP BY name, whose;
+
+INSERT INTO durations
+SELECT whose, outcome, CASE WHEN ms <= 1000 THEN 1 WHEN ms <= 5000 THEN 5 WHEN ms <= 15000 THEN 15
+    WHEN ms <= 60000 THEN 60 WHEN ms <= 300000 THEN 300 WHEN ms <= 900000 THEN 900
+    WHEN ms <= 3600000 THEN 3600 ELSE 9e999 END AS bound, count(*), sum(ms)
+FROM (
+  SELECT coalesce(agent, '') AS whose, json_extract(data, '$.outcome') AS outcome,
+    coalesce(json_extract(data, '$.durationMs'), 0) AS ms
+  FROM events
+  WHERE type IN ('LEASE_EXPIRED', 'TASK_BLOCKED', 'TASK_CANCELLED', 'TASK_COMPLETED',
+      'TASK_FAILED', 'TASK_RELEASED')
+    AND CASE WHEN json_valid(data) THEN json_extract(data, '$.adopted') IS NULL END
+) WHERE outcome IN ('done', 'failed', 'blocked', 'released', 'expired', 'cancelled', 'killed',
+  'timed out')
+GROUP BY whose, outcome, bound;
