@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from engine.care.attention import Attention
+    from engine.care.health import HealthWatch
     from engine.commands import Command, OnStep, Receipt
     from engine.issues import IssueFeed
     from engine.model import Needed, TaskDef
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from engine.orders.on_services import ServiceOrders
     from engine.services.keeper import Keeper
     from engine.store.writer import Committed
-    from engine.views import AttentionRow, ProcessRow, Usage
+    from engine.views import AttentionRow, Health, ProcessRow, Usage
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +162,7 @@ class Engine:
         self._control = self._make_control()
         self._meter = Meter(self.layout, self._lookout, self.clock)
         self._attention: Attention | None = None
+        self._health: HealthWatch | None = None
         self._reaping = False
         self._staffing: asyncio.Task[None] | None = None
         self.workers_wait = False
@@ -484,9 +486,25 @@ class Engine:
         if self._attention is None:
             read = self.queries
             self._attention = Attention(
-                self.layout, self.config, self.clock, read.last_seq, read.alerts
+                self.layout, self.clock, self._health_watch(), read.last_seq, read.alerts
             )
         return await self._attention.rows()
+
+    async def health(self) -> Health:
+        """Return how the fleet is, and why. See engine.care.health.HealthWatch.
+
+        As cheap as `attention`, however often it is asked. Raises StorageError.
+        """
+        return await self._health_watch().health()
+
+    def _health_watch(self) -> HealthWatch:
+        from engine.care.health import HealthWatch  # noqa: PLC0415 - short commands start without
+
+        if self._health is None:
+            self._health = HealthWatch(
+                self.layout, self.project, self.config, self.clock, self.queries.last_seq
+            )
+        return self._health
 
     async def alert_text(self, number: int) -> str:
         """Return what an alert tells that does not fit into a line; clean, empty if nothing.

@@ -22,6 +22,7 @@ from engine.errors import StorageError, ValidationError
 from engine.files import Layout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
+from engine.views import Health
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -213,6 +214,10 @@ class Front:
     async def attention(self) -> list[AttentionRow]:
         """Return what only a person can settle; nothing is known before the engine is open."""
         return [] if self._engine is None else await self._engine.attention()
+
+    async def health(self) -> Health:
+        """Return how the fleet is; nothing is known before the engine is open."""
+        return Health() if self._engine is None else await self._engine.health()
 
     async def alert_text(self, number: int) -> str:
         """Return what an alert tells that does not fit into a line."""

@@ -322,6 +322,25 @@ class Durations(Struct, frozen=True):
     seconds: float
 
 
+class AgentTotals(Struct, frozen=True):
+    """What ever happened to an agent: how many runs it began, how they ended, what they took."""
+
+    agent: str
+    launched: int
+    durations: tuple[Durations, ...]
+    spent: Spending
+
+    def ended(self, *outcomes: RunOutcome) -> int:
+        """Count its runs that ended in one of these ways, or (none named) in any."""
+        return sum(one.count for one in self.durations if not outcomes or one.outcome in outcomes)
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """How long its runs took that ended, on average; None: none has."""
+        count = self.ended()
+        return sum(one.seconds for one in self.durations) / count if count else None
+
+
 class Metrics(Struct, frozen=True):
     """The fleet in numbers: what ever happened, and how things are now.
 
@@ -338,9 +357,23 @@ class Metrics(Struct, frozen=True):
     services: int = 0
     oldest_running: float | None = None
 
-    def ended(self, *outcomes: RunOutcome) -> int:
-        """Count the runs that ended in one of these ways, or (none named) in any."""
-        return sum(one.count for one in self.durations if not outcomes or one.outcome in outcomes)
+    def of_agents(self) -> list[AgentTotals]:
+        """Return what ever happened to each agent that had a run, in alphabetical order."""
+        launched = self.counters.get(Counter.LAUNCHED, {})
+        agents = sorted({*launched, *(one.agent for one in self.durations), *self.spent})
+        return [
+            AgentTotals(
+                agent,
+                launched.get(agent, 0),
+                tuple(one for one in self.durations if one.agent == agent),
+                self.spent.get(agent, Spending()),
+            )
+            for agent in agents
+        ]
+
+    def total(self, counter: Counter) -> int:
+        """Return a counter of all agents."""
+        return sum(self.counters.get(counter, {}).values())
 
 
 class AttentionRow(Struct, frozen=True):

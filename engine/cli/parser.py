@@ -413,9 +413,9 @@ def _add_upkeep(commands: Commands) -> None:
     commands.add(
         "health",
         f"{CHECKING}:health",
-        "print counts and alerts",
+        "say how the fleet is, and why; print counts and alerts",
         json=True,
-        more="Exit 1 only for an alert of level error.",
+        more="Exit 1 only if degraded, which is an alert of level error.",
     )
     doctor = commands.add(
         "doctor",

@@ -193,7 +193,10 @@ def _no_task(where: Filter) -> str:
 
 
 async def _look(engine: Engine) -> report.Status:
+    from engine.care.health import take_health  # noqa: PLC0415 - lists start without it
+
     queries = engine.queries
+    seen = await take_health(engine.layout, engine.project, engine.config, engine.clock)
     blocked = Filter(state_terms("blocked"))
     return report.Status(
         at=SystemClock().now(),
@@ -206,6 +209,7 @@ async def _look(engine: Engine) -> report.Status:
         stale_after=engine.config.stale_after,
         spent=await queries.spent(),
         holds=await queries.holds(),
+        health=seen.health,
     )
 
 

@@ -80,8 +80,10 @@ async def test_runs_are_counted_by_agent_and_by_how_they_ended(it: Opened) -> No
         ("codex", RunOutcome.KILLED): 1,
         ("codex", RunOutcome.TIMED_OUT): 1,
     }
-    assert seen.ended() == 7
-    assert seen.ended(RunOutcome.DONE) == 2
+    claude, codex = seen.of_agents()
+    assert (claude.launched, codex.launched) == (1, 6)
+    assert (codex.ended(), codex.ended(RunOutcome.FAILED, RunOutcome.TIMED_OUT)) == (6, 3)
+    assert seen.total(Counter.LAUNCHED) == 7
     check_store(it.layout)
 
 
