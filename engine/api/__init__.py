@@ -1,0 +1,1 @@
+"""The HTTP API: routes over the engine's one door."""
