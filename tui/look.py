@@ -22,7 +22,7 @@ from engine.model import (
     WorkerStatus,
 )
 from engine.text import age, clean_text, duration, money, plural, tokens
-from engine.views import Need
+from engine.views import HealthStatus, Need
 from tui.widgets.cells import Tone
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ _TONES = {
     narrate.DONE: Tone.DONE,
     narrate.FAILED: Tone.FAILED,
     narrate.HUMAN: Tone.HUMAN,
+}
+STATUS_TONES = {
+    HealthStatus.OK: Tone.DONE,
+    HealthStatus.WARNING: Tone.HUMAN,
+    HealthStatus.DEGRADED: Tone.FAILED,
 }
 LEGEND = (
     (narrate.RUNNING, "running"),

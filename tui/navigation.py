@@ -81,6 +81,7 @@ _LEADS: Mapping[str, Callable[[Selection], Target]] = {
     "graph": lambda selection: Target("graph", _task_id(selection)),
     "timeline": lambda _selection: Target("timeline"),
     "attention": lambda _selection: Target("attention"),
+    "metrics": lambda _selection: Target("metrics"),
     "worker": _worker,
 }
 
@@ -133,6 +134,12 @@ def _attention_screen(_target: Target, engine: Engine, watching: bool) -> PanedS
     return AttentionScreen(engine, watching=watching)
 
 
+def _metrics_screen(_target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.metrics import MetricsScreen
+
+    return MetricsScreen(engine, watching=watching)
+
+
 def _worker_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
     from tui.screens.worker import WorkerScreen
 
@@ -169,6 +176,7 @@ _SCREENS: Mapping[str, Callable[[Target, Engine, bool], PanedScreen]] = {
     "graph": _graph_screen,
     "timeline": _timeline_screen,
     "attention": _attention_screen,
+    "metrics": _metrics_screen,
     "worker": _worker_screen,
     "service": _service_screen,
     "service log": _service_log_screen,

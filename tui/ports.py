@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         EventSpan,
         ExternalRow,
         GraphNode,
+        Health,
+        Metrics,
         Order,
         ProcessRow,
         Progress,
@@ -120,6 +122,9 @@ class Queries(Protocol):
         Then those nearest to the task `around`: its deps and dependents, theirs, and so on.
         """
 
+    async def metrics(self) -> Metrics:
+        """Return the fleet in numbers: what ever happened, and how things are."""
+
     async def critical_path(self) -> CriticalPath:
         """Return the chain of unfinished tasks that takes longest."""
 
@@ -182,6 +187,9 @@ class Engine(Protocol):
 
     async def attention(self) -> list[AttentionRow]:
         """Return what only a person can settle, oldest first."""
+
+    async def health(self) -> Health:
+        """Return how the fleet is, and why; without parts, nobody has looked yet."""
 
     async def alert_text(self, number: int) -> str:
         """Return what an alert tells that does not fit into a line; clean, empty if nothing."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_textual_snapshot import SVGImageExtension
 from support.fleet import fleet, serving
+from support.metrics import with_metrics
 from support.screens import NOW, settle
 from textual.command import CommandList
 from textual.widgets import Input
@@ -165,6 +166,14 @@ async def test_services(snapshot: SnapshotAssertion, tmp_path: Path, keys: tuple
 async def test_timeline(snapshot: SnapshotAssertion, tmp_path: Path, size: tuple[int, int]) -> None:
     # Opened it shows all; resized it keeps its scale.
     await assert_looks(_app(fleet(tmp_path / "state")), snapshot, press("T"), sizes=[size])
+
+
+@pytest.mark.parametrize(
+    "keys", [pytest.param((), id="dashboard"), pytest.param(("M",), id="metrics")]
+)
+async def test_health(snapshot: SnapshotAssertion, tmp_path: Path, keys: tuple[str, ...]) -> None:
+    app = _app(with_metrics(fleet(tmp_path / "state")))
+    await assert_looks(app, snapshot, press(*keys))
 
 
 async def test_event_filter(snapshot: SnapshotAssertion, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ from engine.views import (
     EventSpan,
     ExternalRow,
     GraphNode,
+    Health,
+    Metrics,
     Neighbour,
     Order,
     ProcessRow,
@@ -193,6 +195,7 @@ class FakeQueries:
     dag: str = "agentmux/build.yaml"
     every_run: list[RunRow] = field(default_factory=list)
     path: CriticalPath = field(default_factory=CriticalPath)
+    numbers: Metrics = field(default_factory=Metrics)
     spent: dict[str, Spending] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -291,6 +294,10 @@ class FakeQueries:
     async def events_at(self, seqs: Sequence[int]) -> list[Event]:
         await self._asked("events_at")
         return [one for one in self.all_events if one.seq in set(seqs)]
+
+    async def metrics(self) -> Metrics:
+        await self._asked("metrics")
+        return self.numbers
 
     async def agent_counts(self) -> Mapping[str, Mapping[State, int]]:
         await self._asked("agent_counts")
@@ -435,6 +442,7 @@ class FakeEngine:
         self.hurry: asyncio.Event | None = None
         self.mine: tuple[str, ...] = ("claude-1", "codex-1")
         self.needs: list[AttentionRow] = []
+        self.well = Health()
         self.texts: dict[int, str] = {}
         self.used: dict[str, Usage] = {}
         self.processes: dict[str, list[ProcessRow]] = {}
@@ -479,6 +487,9 @@ class FakeEngine:
 
     async def attention(self) -> list[AttentionRow]:
         return list(self.needs)
+
+    async def health(self) -> Health:
+        return self.well
 
     async def alert_text(self, number: int) -> str:
         return self.texts.get(number, "")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from engine.views import ServiceRow, TaskRow, WorkerRow
     from tui.actions.model import Selection
 
-_ALONE = frozenset({Place.LOG, Place.TRANSCRIPT, Place.GRAPH, Place.TIMELINE, Place.EXTERNAL})
+_ALONE = frozenset(
+    {Place.LOG, Place.TRANSCRIPT, Place.GRAPH, Place.TIMELINE, Place.EXTERNAL, Place.METRICS}
+)
 """Screens of one pane."""
 _OF_SERVICES = frozenset({Place.SERVICES, Place.SERVICE})
 

@@ -39,6 +39,7 @@ class Place(StrEnum):
     SERVICES = "services"
     SERVICE = "service"
     EXTERNAL = "external"
+    METRICS = "metrics"
 
 
 class Group(StrEnum):

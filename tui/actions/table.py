@@ -129,7 +129,8 @@ _BESIDE = _SERVICES | {Place.EXTERNAL}
 _ALL = frozenset(Place)
 _TASK_LISTS = frozenset({Place.TASKS, Place.ATTENTION, Place.GRAPH})
 _LISTS = _PANES | {Place.HISTORY, Place.ATTENTION, Place.TIMELINE, Place.GRAPH}
-_STEERED = _ALL - {Place.EVENTS, Place.LOG, Place.TRANSCRIPT, Place.HISTORY} - _BESIDE
+_TOLD = frozenset({Place.EVENTS, Place.LOG, Place.TRANSCRIPT, Place.HISTORY, Place.METRICS})
+_STEERED = _ALL - _TOLD - _BESIDE
 _FILTERED = frozenset({Place.TASKS, Place.EVENTS, Place.HISTORY})
 _SORTED = frozenset({Place.TASKS, Place.HISTORY})
 _TEXTS = frozenset({Place.LOG, Place.TRANSCRIPT})
@@ -190,6 +191,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("graph", ("d",), "graph", "Draw the DAG", Group.LOOK, _ALL - {Place.GRAPH}),
     Action("timeline", ("T",), "timeline", "Draw the runs of each worker over time", Group.LOOK,
            _ALL - {Place.TIMELINE}, legality.elsewhere(Place.TIMELINE, "the timeline")),
+    Action("metrics", ("M",), "", "Show how the fleet is, and what ever happened in numbers",
+           Group.LOOK, _ALL - {Place.METRICS}, legality.elsewhere(Place.METRICS, "the metrics")),
     Action("worker", ("w",), "worker", "Show everything about the worker", Group.LOOK,
            _ALL - {Place.WORKER} - _BESIDE,
            legality.elsewhere(Place.WORKER, "the worker", legality.a_worker)),

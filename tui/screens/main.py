@@ -382,6 +382,7 @@ class MainScreen(PanedScreen):
             path=self._path_left(),
             workers=any(look.is_live(worker) for worker in self._picture.workers.value),
             news=self.news,
+            health=self.facts.health,
             opening=self._opening(),
         )
         self.head.put(headline(self._picture, now, self.size.width or self.app.size.width, mood))
