@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from engine.cli.tables import event_json, worker_status
 from engine.clock import to_iso
 from engine.figures import describe_health
 from engine.model import Spending, State, to_json
 from engine.narrate import describe, describe_reasons, event_symbol, how_lifted
+from engine.shapes import event_json, worker_json, worker_status
 from engine.text import age, clean_text, money, plural, tokens
 from engine.views import Health, SpentRow
 
@@ -107,8 +107,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "holds": to_json(list(status.holds)),
         "health": to_json(status.health),
         "workers": [
-            to_json(worker) | {"activity": worker_status(worker, status.at, status.stale_after)}
-            for worker in status.workers
+            worker_json(worker, status.at, status.stale_after) for worker in status.workers
         ],
         "events": [event_json(event) for event in status.events],
     }
