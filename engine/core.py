@@ -14,7 +14,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from engine.clock import Clock, SystemClock
 from engine.commands import Cancel
@@ -50,6 +50,7 @@ from engine.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from engine.care.attention import Attention
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from engine.views import AttentionRow, Health, ProcessRow, Usage
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SETTLED_PAUSE = 0.02
 _STAFFING_PAUSE = 0.5
@@ -303,6 +306,10 @@ class Engine:
     def notices(self) -> list[str]:
         """Sentences on what was found damaged or left behind, and what was done about it."""
         return [*self._store.notices, *self._journal.notices, *self._cleaned]
+
+    async def attach(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter a context that is over before anything of the open engine is closed."""
+        return await self._stack.enter_async_context(context)
 
     async def repair(self) -> list[str]:
         """Mend what can be mended safely; say what was done. See engine.care.repair.

@@ -5,6 +5,7 @@ What is not here has the shape that `to_json` gives it.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from engine.model import camel, to_json
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from engine.commands import Receipt
     from engine.model import Event
     from engine.views import TaskDetail, WorkerRow
+
+
+def as_json(value: Any) -> str:
+    """Write JSON in ASCII: every control and bidi character is an escape, so it is clean.
+
+    And so is half of a surrogate pair, which a payload may hold and UTF-8 cannot.
+    """
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def event_json(event: Event) -> dict[str, Any]:

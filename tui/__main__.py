@@ -24,7 +24,7 @@ from engine.text import clean_text
 from tui.terminal import lasting_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from engine.core import Engine
 
@@ -38,6 +38,7 @@ class Plan(NamedTuple):
     """What is to be opened. `seed`: the DAG to seed first, None to take the store as it is.
 
     `up`: services are started, and workers once these are ready.
+    `serve`: what is other than in the settings of the HTTP API, None not to serve.
     """
 
     state_dir: Path
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
     workers: int
     watching: bool
     up: bool = False
+    serve: Mapping[str, int] | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("TERM names no terminal that can be drawn on; set it, or use `agentmux run`")
     try:
         if args.demo or (_nothing_here(args) and asyncio.run(_offer_demo())):
-            with _demo(args.workers) as plan:
+            with _demo(args) as plan:
                 return asyncio.run(_show(plan))
         if _nothing_here(args):
             return 0
@@ -116,6 +118,14 @@ def _parser() -> argparse.ArgumentParser:
         "--watch", action="store_true", help="only watch: no workers, nothing can be steered"
     )
     parser.add_argument(
+        "--serve",
+        nargs="?",
+        type=_port,
+        const={},
+        metavar="PORT",
+        help="serve the HTTP API, too (default: api: port: of agentmux.yaml, else 8383)",
+    )
+    parser.add_argument(
         "--demo", action="store_true", help="the bundled demo, in a temporary folder"
     )
     parser.add_argument(
@@ -135,6 +145,16 @@ def _count(text: str) -> int:
     if not 0 <= number <= 64:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 64")
     return number
+
+
+def _port(text: str) -> Mapping[str, int]:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; a DAG goes before --serve")
+    return {"port": number}
 
 
 def _state_dir(args: argparse.Namespace) -> Path:
@@ -157,14 +177,15 @@ def _plan(args: argparse.Namespace) -> Plan:
             )
         seed = seed or (DEFAULT_DAG if DEFAULT_DAG.exists() else None)
     workers = 0 if args.watch else args.workers
-    return Plan(state_dir, Path.cwd(), seed, workers, args.watch, args.up)
+    return Plan(state_dir, Path.cwd(), seed, workers, args.watch, args.up, args.serve)
 
 
 @contextmanager
-def _demo(workers: int) -> Iterator[Plan]:
+def _demo(args: argparse.Namespace) -> Iterator[Plan]:
     with tempfile.TemporaryDirectory(prefix="agentmux-demo-") as folder:
         project = Path(folder)
-        yield Plan(project / "state", project, SAMPLES / "demo.yaml", workers, watching=False)
+        dag = SAMPLES / "demo.yaml"
+        yield Plan(project / "state", project, dag, args.workers, watching=False, serve=args.serve)
 
 
 async def _offer_demo() -> bool:
@@ -190,6 +211,8 @@ async def _show(plan: Plan) -> int:
             await engine.execute(StartServices(None))
         if plan.workers:
             await engine.start_workers(plan.workers, after_services=plan.up)
+        if plan.serve is not None:
+            fitting.preferences.notices.append(await _serve(engine, plan.serve))
 
     try:
         fitting = await asyncio.to_thread(read_fitting, plan.project, plan.state_dir)
@@ -208,6 +231,20 @@ async def _show(plan: Plan) -> int:
     if front.failure is not None:
         raise front.failure
     return dashboard.return_code or 0
+
+
+async def _serve(engine: Engine, other: Mapping[str, int]) -> str:
+    """Serve the HTTP API for as long as the engine is open; say where, or why not."""
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from engine.api import load_serving  # noqa: PLC0415
+
+    try:
+        serving = await asyncio.to_thread(load_serving)
+        api = await engine.attach(serving.served(engine, replace(engine.config.api, **other)))
+    except AgentmuxError as error:
+        return f"not served: {error}"
+    return f"served at {api.url}; the token is in {api.token}"
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from engine.branches import branches_of
 from engine.cli import report, tables
 from engine.cli.render import (
-    as_json,
     check_reader,
     heading,
     print_table,
@@ -25,7 +24,7 @@ from engine.clock import SystemClock
 from engine.files import write_private
 from engine.filters import Filter, likely_meant, state_terms, task_filter
 from engine.model import LIVE_WORKERS, to_json
-from engine.shapes import detail_json, event_json, worker_json
+from engine.shapes import as_json, detail_json, event_json, worker_json
 from engine.text import clean_text
 from engine.views import IN_FILE
 

@@ -25,7 +25,6 @@ from engine.cli.render import (
     Cell,
     Column,
     OutputClosedError,
-    as_json,
     complain,
     say,
     say_json_list,
@@ -35,6 +34,7 @@ from engine.cli.render import (
 from engine.cli.signals import Signals
 from engine.errors import Code, StorageError
 from engine.model import Event, EventType, Reason, RunOutcome, Spending, State, WorkerStatus
+from engine.shapes import as_json
 from engine.text import cells, clean_text
 from engine.views import Progress, RunRow, SpentRow, TaskDetail, TaskRow, WorkerRow
 
