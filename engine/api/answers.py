@@ -9,7 +9,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from engine.errors import AgentmuxError, Code
 from engine.shapes import as_json, receipt_json
@@ -61,10 +61,13 @@ class HTTPRefusal(Exception):  # noqa: N818 - it refuses; nothing went wrong
         self.headers = headers
 
 
-class Answer(Response):
-    """A JSON value."""
+def not_found(message: str, code: Code = Code.VALIDATION_ERROR) -> HTTPRefusal:
+    """Return the refusal of a path to something that is not there."""
+    return HTTPRefusal(HTTPStatus.NOT_FOUND, message, code=code)
 
-    media_type = "application/json"
+
+class Answer(JSONResponse):
+    """A JSON value."""
 
     def render(self, content: Any) -> bytes:
         """Write it as the command line does."""
@@ -98,9 +101,15 @@ class Stream(StreamingResponse):
     """Bytes as they come. `on_end` is called once nobody reads them any more."""
 
     def __init__(
-        self, chunks: AsyncGenerator[bytes, None], *, on_end: Callable[[], object], **more: Any
+        self,
+        chunks: AsyncGenerator[bytes, None],
+        *,
+        on_end: Callable[[], object],
+        media_type: str,
+        headers: Mapping[str, str],
+        status_code: int = HTTPStatus.OK,
     ) -> None:
-        super().__init__(chunks, **more)
+        super().__init__(chunks, status_code, headers, media_type)
         self._chunks = chunks
         self._on_end = on_end
 

@@ -116,9 +116,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for path in document["paths"].values():
         for operation in path.values():
             operation["responses"].pop("422", None)
-    document["components"] = {
-        "schemas": SCHEMAS.found,
-        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-    }
+    parts = document["components"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        del parts["schemas"][unused]
+    parts["schemas"] |= SCHEMAS.found
+    parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     document["security"] = [{"token": []}]
     return document

@@ -8,11 +8,14 @@ Annotations are read by FastAPI here and in the modules of routes: they are no s
 
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 from fastapi import Depends, Path, Query, Request
 from fastapi.routing import APIRoute
 from msgspec import Struct
+from pydantic import BeforeValidator, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from engine.api.answers import HTTPRefusal
 from engine.core import Engine
@@ -32,28 +35,38 @@ def _engine(request: Request) -> Engine:
     return engine
 
 
+Nothing = SkipJsonSchema[None]
+"""That a parameter is left out; `null` does not say so."""
+
 Opened = Annotated[Engine, Depends(_engine)]
 DryRun = Annotated[
     bool, Query(alias="dryRun", description="Only say what would be done: its real plan.")
 ]
+Seq = Annotated[int, Field(ge=0, le=LARGEST)]
+"""The number of an event; 0 is that of none."""
 Limit = Annotated[int, Query(ge=1, le=MOST, description="So many at most.")]
 Offset = Annotated[int, Query(ge=0, le=LARGEST, description="So many are passed over first.")]
 Words = Annotated[
     str,
     Query(description="A filter, as README has it under *Filters*: `why:timeout agent:codex`."),
 ]
+_STATES = {"enum": ["waiting", *State]}
 StateName = Annotated[
+    str, Query(description="In any case; READY and all that waits.", json_schema_extra=_STATES)
+]
+SomeState = Annotated[
+    str | Nothing, Query(description="Only those in this state.", json_schema_extra=_STATES)
+]
+SomeAgent = Annotated[str | Nothing, Query(description="Only this agent's.")]
+SomeTask = Annotated[str | Nothing, Query(description="Only this task's.")]
+NAME = r"\.*[A-Za-z0-9_-][A-Za-z0-9._-]*"
+Segment = Annotated[str, Path(description="Percent-encoded."), BeforeValidator(unquote)]
+"""A part of a path that may hold anything, a slash, too. See engine.api.door: none is decoded."""
+Name = Annotated[str, Path(pattern=f"^{NAME}$", max_length=64), BeforeValidator(unquote)]
+AgentOrAll = Annotated[
     str,
-    Query(
-        description="One of the states, in any case, or `waiting`.",
-        json_schema_extra={"enum": ["waiting", *State]},
-    ),
+    Query(pattern=rf"^(\*|{NAME})$", max_length=64, description="This agent's; `*`: of all."),
 ]
-AgentName = Annotated[str, Query(description="Only this agent's.")]
-TaskId = Annotated[
-    str, Path(description="The id, percent-encoded; a slash in it may stay as it is.")
-]
-Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
 async def check_asked(request: Request) -> None:

@@ -49,8 +49,10 @@ class Door:
             return
         if body is None:
             return
+        # Routes are found before the path is decoded: a slash within an id parts nothing.
+        scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         if scope["method"] == "HEAD":
-            scope, send = {**scope, "method": "GET"}, _without_body(send)
+            scope["method"], send = "GET", _without_body(send)
         await self._app(scope, _replaying(body, receive), send)
 
     def _check(self, scope: Scope) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 
 from engine.api.answers import Answer, HTTPRefusal, Stream
-from engine.api.asking import LARGEST, Limit, Opened
+from engine.api.asking import Limit, Nothing, Opened, Seq
 from engine.api.shown import EVENTS, STREAM
 from engine.core import Engine
 from engine.errors import AgentmuxError
@@ -32,9 +32,8 @@ _RETRY = b"retry: 1000\n\n"
 class Streams:
     """How many streams there are, and whether they are to end."""
 
-    def __init__(self) -> None:
-        self.open = 0
-        self.ending = False
+    open = 0
+    ending = False
 
     def take(self) -> None:
         """Count one more. Raises HTTPRefusal if there are too many."""
@@ -50,7 +49,9 @@ class Streams:
         self.open -= 1
 
 
-Since = Annotated[int, Query(ge=0, le=LARGEST, description="Only what came after this number.")]
+_SINCE = Query(description="Only what came after this number.")
+Since = Annotated[Seq, _SINCE]
+SomeSince = Annotated[Seq | Nothing, _SINCE]
 
 
 @routes.get("", responses=EVENTS)
@@ -60,14 +61,13 @@ async def list_events(engine: Opened, since: Since = 0, limit: Limit = 100) -> A
     return Answer([event_json(event) for event in events])
 
 
-@routes.get("/stream", responses=STREAM)
+@routes.get("/stream", responses=STREAM, response_class=Stream)
 async def stream_events(
     request: Request,
     engine: Opened,
-    since: Since | None = None,
+    since: SomeSince = None,
     last_event_id: Annotated[
-        int | None,
-        Header(alias="Last-Event-ID", ge=0, le=LARGEST, description="Goes on after this event."),
+        Seq | Nothing, Header(alias="Last-Event-ID", description="Goes on after this event.")
     ] = None,
 ) -> Stream:
     """Stream what happens, by whatever process: after `Last-Event-ID`, else `since`, else now.

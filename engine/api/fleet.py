@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from msgspec import Meta, Struct, field
 
-from engine.api.answers import Answer, told
-from engine.api.asking import LARGEST, DryRun, Name, Opened, body_of, read_body
+from engine.api.answers import Answer, not_found, told
+from engine.api.asking import LARGEST, NAME, AgentOrAll, DryRun, Name, Opened, body_of, read_body
 from engine.api.shown import AGENTS, ALERTS, HOLDS, RECEIPT, SERVICES, WORKERS
 from engine.commands import (
     Acknowledge,
@@ -21,6 +21,7 @@ from engine.commands import (
 )
 from engine.errors import ValidationError
 from engine.model import ALL_AGENTS, External, to_json
+from engine.orders.control import NO_ALERT
 from engine.processes.signalling import identify
 from engine.shapes import worker_json
 
@@ -29,10 +30,16 @@ routes = APIRouter(prefix="/api/v1")
 _MOST_ALERTS = 1000
 
 Every = Annotated[bool, Query(alias="all", description="Those that are over, too.")]
-Agent = Annotated[
-    str, Query(pattern=r"^(\*|[A-Za-z0-9._-]{1,64})$", description="Of this agent; `*`: of all.")
-]
-_Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+_Label = Annotated[str, Meta(pattern=f"^{NAME}$", max_length=64)]
+
+
+def _known_service(engine: Opened, service: Name) -> str:
+    if service not in engine.config.services:
+        raise not_found(f"agentmux.yaml names no service {service!r}")
+    return service
+
+
+Service = Annotated[str, Depends(_known_service)]
 
 
 class Registration(Struct, forbid_unknown_fields=True):
@@ -94,19 +101,19 @@ async def list_services(engine: Opened) -> Answer:
 
 
 @routes.post("/services/{service}/start", responses=RECEIPT, tags=["services"])
-async def start_service(engine: Opened, service: Name, dry_run: DryRun = False) -> Answer:
+async def start_service(engine: Opened, service: Service, dry_run: DryRun = False) -> Answer:
     """Start a service, and what it depends on."""
     return told(await engine.execute(StartServices((service,)), dry_run=dry_run))
 
 
 @routes.post("/services/{service}/stop", responses=RECEIPT, tags=["services"])
-async def stop_service(engine: Opened, service: Name, dry_run: DryRun = False) -> Answer:
+async def stop_service(engine: Opened, service: Service, dry_run: DryRun = False) -> Answer:
     """End a service, and all that it has started."""
     return told(await engine.execute(StopServices((service,)), dry_run=dry_run))
 
 
 @routes.post("/services/{service}/restart", responses=RECEIPT, tags=["services"])
-async def restart_service(engine: Opened, service: Name, dry_run: DryRun = False) -> Answer:
+async def restart_service(engine: Opened, service: Service, dry_run: DryRun = False) -> Answer:
     """End a service and start it anew."""
     return told(await engine.execute(RestartServices((service,)), dry_run=dry_run))
 
@@ -124,6 +131,8 @@ async def acknowledge_alert(
     dry_run: DryRun = False,
 ) -> Answer:
     """Say that somebody has seen to an alert."""
+    if await engine.queries.alert(number) is None:
+        raise not_found(f"alert {number}: {NO_ALERT}")
     return told(await engine.execute(Acknowledge((number,)), dry_run=dry_run))
 
 
@@ -134,14 +143,16 @@ async def list_holds(engine: Opened) -> Answer:
 
 
 @routes.post("/hold", responses=RECEIPT, tags=["claims"])
-async def hold_claims(engine: Opened, agent: Agent = ALL_AGENTS, dry_run: DryRun = False) -> Answer:
+async def hold_claims(
+    engine: Opened, agent: AgentOrAll = ALL_AGENTS, dry_run: DryRun = False
+) -> Answer:
     """Let no new runs begin."""
     return told(await engine.execute(Hold(agent), dry_run=dry_run))
 
 
 @routes.post("/resume", responses=RECEIPT, tags=["claims"])
 async def resume_claims(
-    engine: Opened, agent: Agent = ALL_AGENTS, dry_run: DryRun = False
+    engine: Opened, agent: AgentOrAll = ALL_AGENTS, dry_run: DryRun = False
 ) -> Answer:
     """Let runs begin again."""
     return told(await engine.execute(Resume(agent), dry_run=dry_run))

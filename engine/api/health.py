@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse
 
 from engine.api.answers import Answer
 from engine.api.asking import Opened
@@ -31,8 +31,8 @@ async def queue_health(engine: Opened) -> Answer:
     return Answer(to_json(await take_health(engine.layout, engine.config, engine.clock)))
 
 
-@routes.get("/metrics", responses=METRICS)
-async def metrics(engine: Opened) -> Response:
+@routes.get("/metrics", responses=METRICS, response_class=PlainTextResponse)
+async def metrics(engine: Opened) -> PlainTextResponse:
     """Tell what is counted, in the text format of Prometheus."""
     text = exposition(await engine.queries.metrics(), await engine.health())
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")

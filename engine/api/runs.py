@@ -8,11 +8,10 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
-from fastapi import APIRouter, Header, Query
-from starlette.responses import Response
+from fastapi import APIRouter, Header
 
-from engine.api.answers import Answer, HTTPRefusal, Stream
-from engine.api.asking import Limit, Offset, Opened, Words
+from engine.api.answers import Answer, HTTPRefusal, Stream, not_found
+from engine.api.asking import Limit, Nothing, Offset, Opened, Segment, SomeTask, Words
 from engine.api.shown import LOG, RUNS
 from engine.errors import Code, StorageError
 from engine.files import open_regular
@@ -43,7 +42,7 @@ _FILES = {
 @routes.get("", responses=RUNS)
 async def list_runs(
     engine: Opened,
-    task: Annotated[str | None, Query(description="Only this task's.")] = None,
+    task: SomeTask = None,
     q: Words = "",
     limit: Limit = 100,
     offset: Offset = 0,
@@ -57,30 +56,25 @@ async def list_runs(
     return Answer({"total": await engine.queries.count_runs(where), "items": to_json(runs)})
 
 
-@routes.get("/{run}/logs/{kept}", responses=LOG)
+@routes.get("/{run}/logs/{kept}", responses=LOG, response_class=Stream)
 async def read_log(
     engine: Opened,
-    run: str,
+    run: Segment,
     kept: Kept,
     wanted: Annotated[
-        str | None, Header(alias="Range", description="`bytes=0-999`, `bytes=1000-`, `bytes=-500`.")
+        str | Nothing,
+        Header(alias="Range", description="`bytes=0-999`, or `bytes=-500`."),
     ] = None,
-) -> Response:
+) -> Stream:
     """Return what a run has written, as it is, or one range of its bytes."""
     found = await engine.queries.runs(where=Filter((Term(RUN, run),)), limit=1)
     if not found:
-        raise HTTPRefusal(
-            HTTPStatus.NOT_FOUND,
-            f"no run {run!r}; GET /api/v1/runs lists them all",
-            code=Code.TASK_NOT_FOUND,
-        )
+        raise not_found(f"no run {run!r}; GET /api/v1/runs lists them all", Code.TASK_NOT_FOUND)
     path = engine.layout.run_folder(found[0].task_id, found[0].id) / _FILES[kept]
     try:
         file = await asyncio.to_thread(open_regular, path)
     except FileNotFoundError as error:
-        raise HTTPRefusal(
-            HTTPStatus.NOT_FOUND, f"run {run} has left no {kept}", code=Code.TASK_NOT_FOUND
-        ) from error
+        raise not_found(f"run {run!r} has left no {kept}", Code.TASK_NOT_FOUND) from error
     except OSError as error:
         raise StorageError(f"{kept} of run {run}: {error.strerror}") from error
     # What is written from now on belongs to the next answer.

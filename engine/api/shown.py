@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from engine.api.schemas import Schemas
 from engine.care.health import Health as QueueHealth
 from engine.commands import Receipt
+from engine.model import EventType
 from engine.views import (
     AlertRow,
     ExternalRow,
@@ -95,6 +96,22 @@ LOG: Responses = {
 STREAM: Responses = {
     200: {
         "description": "Events as they happen; the id of each is its seq",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "type": "object",
+                    "required": ["id", "event", "data"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "event": {"type": "string", "enum": list(EventType)},
+                        "data": {
+                            "type": "string",
+                            "contentMediaType": "application/json",
+                            "contentSchema": SCHEMAS.of("Event"),
+                        },
+                    },
+                }
+            }
+        },
     }
 }

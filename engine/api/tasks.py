@@ -1,8 +1,4 @@
-"""Tasks: listed, shown, cancelled, killed, released, retried, purged.
-
-An id may hold anything, `/cancel` at its end, too. That is no trouble: what is posted always ends
-in a verb, and all before that is the id; what is got or deleted never does.
-"""
+"""Tasks: listed, shown, cancelled, killed, released, retried, purged."""
 
 import asyncio
 from typing import Annotated
@@ -10,7 +6,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from engine.api.answers import Answer, told
-from engine.api.asking import AgentName, DryRun, Limit, Offset, Opened, StateName, TaskId, Words
+from engine.api.asking import (
+    DryRun,
+    Limit,
+    Offset,
+    Opened,
+    Segment,
+    SomeAgent,
+    SomeState,
+    StateName,
+    Words,
+)
 from engine.api.shown import RECEIPT, TASK, TASKS
 from engine.branches import branches_of
 from engine.commands import Cancel, Kill, Purge, Release, Retry
@@ -26,8 +32,8 @@ routes = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 @routes.get("", responses=TASKS)
 async def list_tasks(
     engine: Opened,
-    state: StateName | None = None,
-    agent: AgentName | None = None,
+    state: SomeState = None,
+    agent: SomeAgent = None,
     q: Words = "",
     limit: Limit = 100,
     offset: Offset = 0,
@@ -39,24 +45,24 @@ async def list_tasks(
     return Answer({"total": total, "items": to_json(tasks)})
 
 
-@routes.get("/{task_id:path}", responses=TASK)
-async def show_task(engine: Opened, task_id: TaskId) -> Answer:
+@routes.get("/{task_id}", responses=TASK)
+async def show_task(engine: Opened, task_id: Segment) -> Answer:
     """Show all about a task: its definition, newest runs and events, and why it is not running."""
     detail = await engine.queries.detail(task_id)
     branches = await asyncio.to_thread(branches_of, detail.runs, engine.layout)
     return Answer(detail_json(detail, branches))
 
 
-@routes.post("/{task_id:path}/cancel", responses=RECEIPT)
-async def cancel_task(engine: Opened, task_id: TaskId, dry_run: DryRun = False) -> Answer:
+@routes.post("/{task_id}/cancel", responses=RECEIPT)
+async def cancel_task(engine: Opened, task_id: Segment, dry_run: DryRun = False) -> Answer:
     """End a task for good; its run is ended, with all of its processes."""
     return told(await engine.execute(Cancel((task_id,)), dry_run=dry_run))
 
 
-@routes.post("/{task_id:path}/kill", responses=RECEIPT)
+@routes.post("/{task_id}/kill", responses=RECEIPT)
 async def kill_task(
     engine: Opened,
-    task_id: TaskId,
+    task_id: Segment,
     force: Annotated[bool, Query(description="SIGKILL at once, not SIGTERM first.")] = False,
     dry_run: DryRun = False,
 ) -> Answer:
@@ -64,16 +70,16 @@ async def kill_task(
     return told(await engine.execute(Kill((task_id,), force=force), dry_run=dry_run))
 
 
-@routes.post("/{task_id:path}/release", responses=RECEIPT)
-async def release_task(engine: Opened, task_id: TaskId, dry_run: DryRun = False) -> Answer:
+@routes.post("/{task_id}/release", responses=RECEIPT)
+async def release_task(engine: Opened, task_id: Segment, dry_run: DryRun = False) -> Answer:
     """Take a task from its worker and make it READY; uses no retry."""
     return told(await engine.execute(Release((task_id,)), dry_run=dry_run))
 
 
-@routes.post("/{task_id:path}/retry", responses=RECEIPT)
+@routes.post("/{task_id}/retry", responses=RECEIPT)
 async def retry_task(
     engine: Opened,
-    task_id: TaskId,
+    task_id: Segment,
     downstream: Annotated[
         bool, Query(description="And every finished task that depends on it.")
     ] = False,
@@ -86,20 +92,20 @@ async def retry_task(
 @routes.delete("", responses=RECEIPT)
 async def purge_tasks(
     engine: Opened,
-    status: Annotated[StateName | None, Query(description="Those in this state.")] = None,
-    purge: Annotated[bool, Query(description="Must be said.")] = False,
+    status: StateName,
+    purge: Annotated[bool, Query(description="Must be said.", json_schema_extra={"const": True})],
     dry_run: DryRun = False,
 ) -> Answer:
-    """Remove all tasks in a state, and their runs, from the store. Both must be said."""
-    if status is None or not purge:
-        raise ValidationError("say which tasks go, and that they do: ?status=…&purge=true")
+    """Remove all tasks in a state, and their runs, from the store; unfinished ones end first."""
+    if not purge:
+        raise ValidationError("to cancel many tasks, name them; here they are purged: purge=true")
     return told(await engine.execute(Purge(task_filter(state=status)), dry_run=dry_run), bulk=True)
 
 
-@routes.delete("/{task_id:path}", responses=RECEIPT)
+@routes.delete("/{task_id}", responses=RECEIPT)
 async def delete_task(
     engine: Opened,
-    task_id: TaskId,
+    task_id: Segment,
     purge: Annotated[
         bool, Query(description="Remove it from the store; if unfinished, it is cancelled first.")
     ] = False,
