@@ -80,34 +80,31 @@ async def read_log(
     # What is written from now on belongs to the next answer.
     size = os.fstat(file.fileno()).st_size
     try:
-        first, end = _span(wanted, size)
+        span = _span(wanted, size)
     except HTTPRefusal:
         file.close()
         raise
+    first, end = span or (0, size)
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(end - first),
         "Content-Disposition": f'attachment; filename="{_FILES[kept]}"',
     }
-    if is_part := (first, end) != (0, size) or _is_range(wanted):
+    if span is not None:
         headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
     return Stream(
         _blocks(file, first, end),
         on_end=file.close,
-        status_code=HTTPStatus.PARTIAL_CONTENT if is_part else HTTPStatus.OK,
+        status_code=HTTPStatus.OK if span is None else HTTPStatus.PARTIAL_CONTENT,
         media_type="text/plain; charset=utf-8",
         headers=headers,
     )
 
 
-def _is_range(wanted: str | None) -> bool:
-    return wanted is not None and _RANGE.fullmatch(wanted.strip()) is not None
+def _span(wanted: str | None, size: int) -> tuple[int, int] | None:
+    """Return the first byte that is wanted, and the one after the last; None: all of them are.
 
-
-def _span(wanted: str | None, size: int) -> tuple[int, int]:
-    """Return the first byte that is wanted, and the one after the last.
-
-    What is no single range of bytes is passed over, as RFC 9110 has it: all of it is wanted then.
+    What is no single range of bytes is passed over, as RFC 9110 has it.
 
     Raises:
         HTTPRefusal: there are no such bytes.
@@ -115,15 +112,12 @@ def _span(wanted: str | None, size: int) -> tuple[int, int]:
     """
     found = _RANGE.fullmatch(wanted.strip()) if wanted is not None else None
     if found is None:
-        return 0, size
+        return None
     start, last, tail = (None if part is None else int(part) for part in found.groups())
-    if start is None:
-        assert tail is not None
-        first, end = max(0, size - tail), size
-    else:
-        first, end = start, size if last is None else min(size, last + 1)
-        if last is not None and last < start:
-            return 0, size  # no range at all
+    if start is not None and last is not None and last < start:
+        return None
+    first = max(0, size - (tail or 0)) if start is None else start
+    end = size if last is None else min(size, last + 1)
     if first >= end:
         raise HTTPRefusal(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
