@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct, field
@@ -335,6 +336,7 @@ class External(Struct, frozen=True):
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=1024)
 def camel(name: str) -> str:
     """Turn `lease_until` into `leaseUntil`."""
     head, *rest = name.split("_")

@@ -24,7 +24,7 @@ from engine.errors import ValidationError
 from engine.filters import task_filter
 from engine.model import to_json
 from engine.shapes import detail_json
-from engine.views import IN_FILE
+from engine.views import IN_FILE, Order
 
 routes = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
 
@@ -38,9 +38,14 @@ async def list_tasks(
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Answer:
-    """List tasks in the order of the DAG file; `total` counts all that the filter finds."""
+    """List tasks in the order of the DAG file, of READY ones first those that can be claimed.
+
+    `total` counts all that the filter finds.
+    """
     where = task_filter(q, state=state, agent=agent)
-    tasks = await engine.queries.tasks(where, limit=limit, offset=offset, order=IN_FILE)
+    # Those of one state lie in this order in the index of their states: nothing is sorted.
+    order = IN_FILE if state is None else Order()
+    tasks = await engine.queries.tasks(where, limit=limit, offset=offset, order=order)
     total = await engine.queries.count_tasks(where)
     return Answer({"total": total, "items": to_json(tasks)})
 
