@@ -217,9 +217,9 @@ def read_api(value: object, place: Place, findings: Findings) -> ApiConfig:
     if "hosts" in found:
         at = (*place, "hosts")
         found["hosts"] = texts(found["hosts"], at, findings)
-        for host in found["hosts"]:
+        for index, host in enumerate(found["hosts"]):
             if not _HOST.fullmatch(host):
-                findings.add(at, f"{show(host)} is no name or address, without port")
+                findings.add((*at, index), f"{show(host)} is no name or address, without port")
     return ApiConfig(**found)
 
 
