@@ -72,7 +72,7 @@ AgentOrAll = Annotated[
 async def check_asked(request: Request) -> None:
     """Raise what is wrong with a request that no parameter's own rule finds."""
     route = request.scope["route"]
-    known = known_parameters(route)
+    known = _known_parameters(route)
     given = [name for name, _ in request.query_params.multi_items()]
     for name in dict.fromkeys(given):
         if name not in known:
@@ -84,7 +84,7 @@ async def check_asked(request: Request) -> None:
         raise ValidationError("no body is read here; say it in the URL")
 
 
-def known_parameters(route: APIRoute) -> list[str]:
+def _known_parameters(route: APIRoute) -> list[str]:
     """Return the names of what can stand in the query of a route."""
     return [field.alias for field in route.dependant.query_params]
 

@@ -59,7 +59,9 @@ _MONEY = number(above=0, high=1_000_000)
 _PRICE = number(low=0, high=1_000_000)
 _AGENT = name_of("an agent")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+_HOST = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+)
 """A name or an address, as it stands in a URL; one of IPv6 without its brackets."""
 _IN_BRACES = re.compile(r"(?<![${])\{([A-Za-z_]+)\}(?!\})")
 
