@@ -70,7 +70,9 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def served(engine: Engine, settings: ApiConfig) -> AsyncIterator[Served]:
-    """Serve an engine for as long as the context lasts; streams end, and what is asked is done.
+    """Serve an engine for as long as the context lasts.
+
+    Then streams end, and what else is being answered gets two seconds.
 
     Raises:
         StorageError: the port is taken, the address is not ours, or the token cannot be had.

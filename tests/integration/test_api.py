@@ -153,6 +153,21 @@ async def test_a_running_task_that_is_purged_leaves_no_process(site: Site) -> No
     assert site.project.states() == {}
 
 
+async def test_a_command_is_carried_out_though_its_client_has_gone(project: Project) -> None:
+    project.settings("grace: 0.3\nshell: {allow: [sh]}\n")
+    deaf = {"kind": "shell", "argv": ["sh", "-c", "trap '' TERM; echo deaf; sleep 300; true"]}
+    async with project.engine() as engine, serving(engine) as client:
+        await engine.execute(Seed(project.dag(a_task("long", payload=deaf))))
+        await engine.start_worker("codex")
+        await until(lambda: len(tagged(engine.layout.state)) == 2, "it is deaf")
+        with client.connect() as wire:
+            known = f"Host: localhost\r\nAuthorization: Bearer {client.token}"
+            path = "/api/v1/tasks/long?purge=true"
+            wire.sendall(f"DELETE {path} HTTP/1.1\r\n{known}\r\n\r\n".encode())
+            await until(lambda: not project.states(), "it is purged")
+        await until(lambda: not tagged(engine.layout.state), "its processes are gone")
+
+
 async def test_a_task_is_killed_retried_and_released(site: Site) -> None:
     await site.seed(staged("t"))
     await site.engine.start_worker("codex")
