@@ -28,7 +28,9 @@ async def health(engine: Opened) -> Answer:
 @routes.get("/api/v1/queue/health", responses=QUEUE)
 async def queue_health(engine: Opened) -> Answer:
     """Count what runs and what waits, with what a person should look at."""
-    return Answer(to_json(await take_health(engine.layout, engine.config, engine.clock)))
+    return Answer(
+        to_json(await take_health(engine.layout, engine.project, engine.config, engine.clock))
+    )
 
 
 @routes.get("/metrics", responses=METRICS, response_class=PlainTextResponse)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.api.schemas import Schemas
-from engine.care.health import Health as QueueHealth
+from engine.care.health import Report
 from engine.commands import Receipt
 from engine.model import EventType
 from engine.views import (
@@ -79,7 +79,7 @@ ALERTS = _all(AlertRow)
 HOLDS = _all(HoldRow)
 EVENTS = _all("Event")
 QUEUE: Responses = {
-    200: _json(SCHEMAS.of(SCHEMAS.named(QueueHealth, "QueueHealth")), "The fleet in numbers")
+    200: _json(SCHEMAS.of(SCHEMAS.named(Report, "QueueHealth")), "The fleet in numbers")
 }
 HEALTH: Responses = {
     200: _json(SCHEMAS.of(Health), "It is well, or needs a look"),
