@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from support.desk import Desk, ReadingDesk, desk
+from support.patience import PATIENCE
 from support.screens import FakeEngine, FakeQueries, busy, service, settle
 
 from engine.commands import Receipt, RestartServices, StartServices, Step, StopServices
@@ -19,10 +23,9 @@ from tui.screens.question import Question
 from tui.screens.service import ServiceLogScreen, ServiceScreen
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from engine.commands import Command
 
+ROOT = Path(__file__).resolve().parents[2]
 WEB = ServiceConfig(
     ("npm", "run", "preview"), port=4173, depends_on=("db",), ready=Probe(http="/", port=4173)
 )
@@ -53,6 +56,33 @@ async def test_a_fleet_without_services_has_four_panes_and_5_says_why() -> None:
         await at.press("5")
         assert at.place is Place.TASKS
         assert at.toasts == ["there are no services: `services:` in agentmux.yaml names some"]
+
+
+def test_who_has_no_services_does_not_pay_for_their_pane() -> None:
+    script = (
+        "import sys; sys.path.insert(0, 'tests'); import asyncio; from support.desk import desk\n"
+        "async def look():\n"
+        "    async with desk(): pass\n"
+        "asyncio.run(look())\n"
+        "print({'tui.panes.services', 'tui.screens.service', 'tui.screens.external',"
+        " 'engine.services.keeper'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert done.stdout == "set()\n"
+
+
+async def test_services_are_read_only_after_a_change() -> None:
+    async with desk(several()) as at:
+        before = at.engine.queries.asked.count("services")
+        await at.press("5", "j", "2", "j", "3", "k")
+        at.app.tick()
+        await at.settle()
+        assert at.engine.queries.asked.count("services") == before
+        await at.change()
+        assert at.engine.queries.asked.count("services") == before + 1
 
 
 async def test_the_pane_comes_with_the_first_service() -> None:
