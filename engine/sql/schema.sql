@@ -176,20 +176,13 @@ CREATE TABLE pace (
 
 -- What ever happened, by agent (empty: of none). Follows from the events, and never falls.
 CREATE TABLE counters (
-  name  TEXT NOT NULL,                        -- launched, worktree_errors, pull_requests, alerts
-  agent TEXT NOT NULL,
-  n     INTEGER NOT NULL,
-  PRIMARY KEY (name, agent)
-) WITHOUT ROWID;
-
--- How many runs ever ended how, and how long they took: likewise.
-CREATE TABLE durations (
+  name    TEXT NOT NULL,                      -- launched, ended, worktree_errors, pull_requests, alerts
   agent   TEXT NOT NULL,
-  outcome TEXT NOT NULL,
-  bound   REAL NOT NULL,                      -- they took at most so many seconds, and more than the bound before
-  runs    INTEGER NOT NULL,
-  ms      INTEGER NOT NULL,                   -- that they took together
-  PRIMARY KEY (agent, outcome, bound)
+  outcome TEXT NOT NULL,                      -- of runs that ended; else empty
+  bound   REAL NOT NULL,                      -- they took at most so many seconds, and more than the bound before; else 0
+  n       INTEGER NOT NULL,
+  ms      INTEGER NOT NULL,                   -- that they took together; else 0
+  PRIMARY KEY (name, agent, outcome, bound)
 ) WITHOUT ROWID;
 
 -- What was noticed and is shown until somebody acknowledges it. Each is told by an ALERT event, too.

@@ -182,8 +182,8 @@ def _derived(db: sqlite3.Connection) -> list[Finding]:
             f"the runs of {agent} took {list(told)}, the spent table says {list(spent)} (runs,"
             " priced, unpriced, free, tokens read, from a cache, written, US dollars)"
         )
-    for (table, key), (has, right) in miscounted(db, whole=log_from(db) == 1).items():
-        found.add(f"the {table} table says {list(has)} of {list(key)}, the events {list(right)}")
+    for key, (has, right) in miscounted(db, whole=log_from(db) == 1).items():
+        found.add(f"the counters table says {list(has)} of {list(key)}, the events {list(right)}")
     return found.all()
 
 

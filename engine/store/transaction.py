@@ -11,7 +11,7 @@ from msgspec import Struct
 from engine.clock import to_iso
 from engine.machine import dep_change, settle
 from engine.model import EventType, Reason, State
-from engine.store.counting import count_newest
+from engine.store.counting import COUNTED_TYPES, Counted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -114,6 +114,7 @@ class Transaction:
         self.failed = 0
         self.rules: dict[str, ClaimRule] = {}
         self._events: list[EventRow] = []
+        self._counted = Counted()
         self._new_runs: list[tuple[Any, ...]] = []
         self._ended_runs: list[tuple[Any, ...]] = []
         self._later: dict[float, str] = {}
@@ -133,6 +134,8 @@ class Transaction:
         self._events.append(
             event_row(self.ts, kind, agent, worker_id, task_id, run_id, state, data)
         )
+        if kind in COUNTED_TYPES:
+            self._counted.add(kind, agent or "", data or {})
 
     def later(self, seconds: float) -> str:
         """Return the moment `seconds` from now, as it is stored."""
@@ -169,7 +172,8 @@ class Transaction:
             )
         if self._events:
             self.db.executemany(ADD_EVENT, self._events)
-            count_newest(self.db, {event[1] for event in self._events}, len(self._events))
+        if self._counted:
+            self._counted.write(self.db)
         return len(self._events)
 
     def now_claimable(self, agent: str) -> None:

@@ -136,7 +136,7 @@ async def test_whatever_happens_is_counted_once(tmp_path: Path, seed: int) -> No
     async with opened(tmp_path) as it:
         await any_past(it, seed, 150)
         check_store(it.layout)
-        assert not [one for one in audit(it.layout.database) if "durations" in one.message]
+        assert not [one for one in audit(it.layout.database) if "counters" in one.message]
 
 
 async def test_the_gauges_tell_how_things_are_now(it: Opened) -> None:
@@ -168,10 +168,15 @@ async def repaired(project: Project, change: str) -> tuple[list[str], list[str]]
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("DELETE FROM counters", "the counters table says [0] of ['launched', 'codex'], the"),
-        ("UPDATE counters SET n = 'x'", "the counters table says ['x'] of"),
-        ("UPDATE counters SET n = 99", "the counters table says [99] of"),
-        ("UPDATE durations SET runs = 0", "the durations table says [0, "),
+        (
+            "DELETE FROM counters WHERE name = 'launched'",
+            "the counters table says [0, 0] of ['launched', 'codex', '', 0.0], the events [2, 0]",
+        ),
+        (
+            "UPDATE counters SET n = 'x' WHERE name = 'launched'",
+            "the counters table says ['x', 0] of ['launched', ",
+        ),
+        ("UPDATE counters SET n = 99 WHERE name = 'ended'", "the counters table says [99, "),
     ],
 )
 async def test_what_was_miscounted_is_found_and_counted_anew(
@@ -199,7 +204,9 @@ async def test_what_was_forgotten_stays_counted(project: Project) -> None:
         db.execute(f"{forgotten} WHERE seq < {last}")
         db.commit()
     assert not [one for one in audit(project.layout.database) if one.check == "derived"]
-    assert tuples(project.layout, "SELECT * FROM counters") == [("launched", "codex", 1)]
+    assert tuples(project.layout, "SELECT name, agent, n FROM counters ORDER BY name DESC") == [
+        *(("launched", "codex", 1), ("ended", "codex", 1))
+    ]
 
 
 async def test_two_processes_of_which_one_is_killed_count_each_run_once(project: Project) -> None:
@@ -209,7 +216,7 @@ async def test_two_processes_of_which_one_is_killed_count_each_run_once(project:
     first, second = project.work("codex-1"), project.work("codex-2")
 
     def done() -> int:
-        rows = select(project.layout, "SELECT sum(runs) AS n FROM durations WHERE outcome = 'done'")
+        rows = select(project.layout, "SELECT sum(n) AS n FROM counters WHERE outcome = 'done'")
         return rows[0]["n"] or 0
 
     await until(lambda: done() > 10, "some are done")

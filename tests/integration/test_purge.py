@@ -116,7 +116,7 @@ async def test_what_nobody_depends_on_leaves_nothing_behind(it: Opened) -> None:
     await it.order(orders.purge, "c")
     tables = Tables.read(it.layout)
     assert tables.tasks == {}
-    counted = {"tallies", "counters", "durations"}
+    counted = {"tallies", "counters"}
     assert {name: rows for name, rows in tables.rows.items() if rows and name not in counted} == {
         "meta": tables.rows["meta"]
     }

@@ -72,7 +72,7 @@ class Tables:
     def read(cls, layout: Layout) -> Tables:
         names = (
             *("runs", "edges", "endings", "purged", "tallies", "workers", "holds", "meta"),
-            *("counters", "durations"),
+            "counters",
         )
         with closing(connect(layout)) as db:
             rows = {name: rows_of(db, f"SELECT * FROM {name}") for name in names}
@@ -251,30 +251,31 @@ def _check_tallies(tables: Tables) -> None:
 
 def _check_counters(tables: Tables) -> None:
     """What ever happened is counted once, and nothing is forgotten with a task that is purged."""
-    counters: Counter[tuple[str, str]] = Counter()
-    durations: dict[tuple[str, str, float], list[int]] = {}
+    told: dict[tuple[str, str, str, float], list[int]] = {}
+
+    def count(event: Event, name: str, outcome: str = "", bound: float = 0.0, ms: int = 0) -> None:
+        sums = told.setdefault((name, event.agent or "", outcome, bound), [0, 0])
+        sums[0] += 1
+        sums[1] += ms
+
     for event in tables.events:
-        agent, data = event.agent or "", event.data
+        data = event.data
         if data.get("adopted"):
             continue
         if event.type == "TASK_CLAIMED":
-            counters["launched", agent] += 1
+            count(event, "launched")
         elif event.type == "ALERT":
-            counters["alerts", agent] += 1
-        elif event.type == "TASK_COMPLETED" and "pullRequest" in data.get("result", {}):
-            counters["pull_requests", agent] += 1
-        elif str(data.get("error", "")).startswith("no worktree: "):
-            counters["worktree_errors", agent] += event.type in {"TASK_FAILED", "TASK_BLOCKED"}
-        if "outcome" in data and event.type != "LATE_RESULT":
+            count(event, "alerts")
+        elif "outcome" in data and event.type != "LATE_RESULT":
             ms = data.get("durationMs", 0)
             bounds = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, math.inf)
             bound = next(bound for bound in bounds if ms <= bound * 1000)
-            sums = durations.setdefault((agent, data["outcome"], bound), [0, 0])
-            sums[0] += 1
-            sums[1] += ms
-    rows = tables.rows["counters"]
-    assert {(row["name"], row["agent"]): row["n"] for row in rows} == counters
+            count(event, "ended", data["outcome"], bound, ms)
+            if str(data.get("error", "")).startswith("no worktree: "):
+                count(event, "worktree_errors")
+            if data["outcome"] == "done" and "pullRequest" in data.get("result", {}):
+                count(event, "pull_requests")
     assert {
-        (row["agent"], row["outcome"], row["bound"]): [row["runs"], row["ms"]]
-        for row in tables.rows["durations"]
-    } == durations
+        (row["name"], row["agent"], row["outcome"], row["bound"]): [row["n"], row["ms"]]
+        for row in tables.rows["counters"]
+    } == told

@@ -13,7 +13,7 @@ from tui.actions.model import Place, Selection
 from tui.describe import laid_out
 from tui.describe_metrics import metrics_lines
 from tui.panes.pane import Pane
-from tui.screens.listing import ListingScreen, late, never_read, read
+from tui.screens.listing import ListingScreen, read
 from tui.snapshot import Section
 from tui.styled import STYLES
 from tui.widgets.cells import Tone
@@ -72,7 +72,7 @@ class MetricsScreen(ListingScreen):
 
     def _show(self) -> None:
         health, metrics = self._health.value, self._metrics.value
-        trouble = never_read(self._metrics) or late(self._metrics) or self._health.trouble
+        trouble = self._metrics.trouble or self._health.trouble
         self.text.show(laid_out(partial(metrics_lines, health, metrics)))
         status = (
             (str(health.status), look.STATUS_TONES[health.status])

@@ -78,19 +78,13 @@ CREATE TABLE spent_before (
 ) WITHOUT ROWID;
 
 CREATE TABLE counters (
-  name  TEXT NOT NULL,
-  agent TEXT NOT NULL,
-  n     INTEGER NOT NULL,
-  PRIMARY KEY (name, agent)
-) WITHOUT ROWID;
-
-CREATE TABLE durations (
+  name    TEXT NOT NULL,
   agent   TEXT NOT NULL,
   outcome TEXT NOT NULL,
   bound   REAL NOT NULL,
-  runs    INTEGER NOT NULL,
+  n       INTEGER NOT NULL,
   ms      INTEGER NOT NULL,
-  PRIMARY KEY (agent, outcome, bound)
+  PRIMARY KEY (name, agent, outcome, bound)
 ) WITHOUT ROWID;
 
 -- As far as the log goes back. Failures by the minute are of interest for an hour: from now on.
@@ -114,29 +108,33 @@ FROM latest LEFT JOIN (SELECT run_id, agent FROM events WHERE type = 'TASK_CLAIM
 WHERE whose IS NOT NULL GROUP BY whose;
 
 INSERT INTO counters
-SELECT name, coalesce(agent, '') AS whose, count(*) FROM (
-  SELECT agent, CASE
-    WHEN type = 'TASK_CLAIMED' THEN 'launched'
-    WHEN type = 'ALERT' THEN 'alerts'
-    WHEN json_type(data, '$.result.pullRequest') = 'object' THEN 'pull_requests'
-    WHEN instr(json_extract(data, '$.error'), 'no worktree: ') = 1 THEN 'worktree_errors'
-    END AS name
-  FROM events
-  WHERE type IN ('ALERT', 'TASK_BLOCKED', 'TASK_CLAIMED', 'TASK_COMPLETED', 'TASK_FAILED')
+WITH told AS (
+  SELECT type, coalesce(agent, '') AS whose, data FROM events
+  WHERE type IN ('ALERT', 'LEASE_EXPIRED', 'TASK_BLOCKED', 'TASK_CANCELLED', 'TASK_CLAIMED',
+      'TASK_COMPLETED', 'TASK_FAILED', 'TASK_RELEASED')
     AND CASE WHEN json_valid(data) THEN json_extract(data, '$.adopted') IS NULL END
-) WHERE name IS NOT NULL GROUP BY name, whose;
-
-INSERT INTO durations
-SELECT whose, outcome, CASE WHEN ms <= 1000 THEN 1 WHEN ms <= 5000 THEN 5 WHEN ms <= 15000 THEN 15
-    WHEN ms <= 60000 THEN 60 WHEN ms <= 300000 THEN 300 WHEN ms <= 900000 THEN 900
-    WHEN ms <= 3600000 THEN 3600 ELSE 9e999 END AS bound, count(*), sum(ms)
-FROM (
-  SELECT coalesce(agent, '') AS whose, json_extract(data, '$.outcome') AS outcome,
-    coalesce(json_extract(data, '$.durationMs'), 0) AS ms
-  FROM events
-  WHERE type IN ('LEASE_EXPIRED', 'TASK_BLOCKED', 'TASK_CANCELLED', 'TASK_COMPLETED',
-      'TASK_FAILED', 'TASK_RELEASED')
-    AND CASE WHEN json_valid(data) THEN json_extract(data, '$.adopted') IS NULL END
-) WHERE outcome IN ('done', 'failed', 'blocked', 'released', 'expired', 'cancelled', 'killed',
-  'timed out')
-GROUP BY whose, outcome, bound;
+),
+over AS (
+  SELECT whose, json_extract(data, '$.outcome') AS outcome,
+    coalesce(json_extract(data, '$.durationMs'), 0) AS ms, json_extract(data, '$.error') AS error,
+    instr(data, '"pullRequest"') > 0 AND json_type(data, '$.result.pullRequest') NOTNULL AS pull
+  FROM told WHERE type NOT IN ('ALERT', 'TASK_CLAIMED')
+    AND json_extract(data, '$.outcome') IN ('blocked', 'cancelled', 'done', 'expired', 'failed',
+      'killed', 'released', 'timed out')
+)
+SELECT 'launched' AS name, whose, '' AS outcome, 0.0 AS bound, count(*) AS n, 0 AS ms
+FROM told WHERE type = 'TASK_CLAIMED' GROUP BY whose
+UNION ALL
+SELECT 'alerts', whose, '', 0.0, count(*), 0 FROM told WHERE type = 'ALERT' GROUP BY whose
+UNION ALL
+SELECT 'ended', whose, outcome, CASE WHEN ms <= 1000 THEN 1.0 WHEN ms <= 5000 THEN 5.0
+  WHEN ms <= 15000 THEN 15.0 WHEN ms <= 60000 THEN 60.0 WHEN ms <= 300000 THEN 300.0
+  WHEN ms <= 900000 THEN 900.0 WHEN ms <= 3600000 THEN 3600.0 ELSE 9e999 END AS bound,
+  count(*), sum(ms)
+FROM over GROUP BY whose, outcome, bound
+UNION ALL
+SELECT 'worktree_errors', whose, '', 0.0, count(*), 0 FROM over
+WHERE instr(error, 'no worktree: ') = 1 GROUP BY whose
+UNION ALL
+SELECT 'pull_requests', whose, '', 0.0, count(*), 0 FROM over
+WHERE pull AND outcome = 'done' GROUP BY whose;
