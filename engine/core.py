@@ -14,7 +14,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from engine.clock import Clock, SystemClock
 from engine.commands import Cancel
@@ -28,7 +28,7 @@ from engine.files import Layout, read_regular
 from engine.host import Host
 from engine.log.journal import Journal
 from engine.meter import Meter
-from engine.model import Budget
+from engine.model import Budget, ServiceState
 from engine.orders.control import Control
 from engine.orders.on_tasks import TaskOrders
 from engine.orders.on_workers import WorkerOrders
@@ -50,9 +50,11 @@ from engine.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from engine.care.attention import Attention
+    from engine.care.health import HealthWatch
     from engine.commands import Command, OnStep, Receipt
     from engine.issues import IssueFeed
     from engine.model import Needed, TaskDef
@@ -60,9 +62,11 @@ if TYPE_CHECKING:
     from engine.orders.on_services import ServiceOrders
     from engine.services.keeper import Keeper
     from engine.store.writer import Committed
-    from engine.views import AttentionRow, ProcessRow, Usage
+    from engine.views import AttentionRow, Health, ProcessRow, Usage
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _SETTLED_PAUSE = 0.02
 _STAFFING_PAUSE = 0.5
@@ -161,8 +165,11 @@ class Engine:
         self._control = self._make_control()
         self._meter = Meter(self.layout, self._lookout, self.clock)
         self._attention: Attention | None = None
+        self._health: HealthWatch | None = None
         self._reaping = False
         self._staffing: asyncio.Task[None] | None = None
+        self.workers_wait = False
+        """Whether workers are to start here once all services are ready."""
         self._stack = AsyncExitStack()
 
     @property
@@ -300,6 +307,10 @@ class Engine:
         """Sentences on what was found damaged or left behind, and what was done about it."""
         return [*self._store.notices, *self._journal.notices, *self._cleaned]
 
+    async def attach(self, context: AbstractAsyncContextManager[T]) -> T:
+        """Enter a context that is over before anything of the open engine is closed."""
+        return await self._stack.enter_async_context(context)
+
     async def repair(self) -> list[str]:
         """Mend what can be mended safely; say what was done. See engine.care.repair.
 
@@ -414,13 +425,16 @@ class Engine:
                 "with it; start it elsewhere, or name another --state-dir"
             )
 
-    async def start_workers(self, per_agent: int = 1) -> None:
+    async def start_workers(self, per_agent: int = 1, *, after_services: bool = False) -> None:
         """Start `per_agent` workers in this process for each agent of the store's tasks.
 
-        Agents that come later, with a reseed, get theirs too, until the workers are stopped.
+        Agents that come later, with a reseed, get theirs too, until the workers are stopped. With
+        `after_services` none starts before all services are ready; this does not wait for them.
         """
         served: set[str] = set()
-        await self._staff(served, per_agent)
+        self.workers_wait = after_services
+        if not after_services:
+            await self._staff(served, per_agent)
         if self._staffing is None:
             self._staffing = asyncio.create_task(
                 self._keep_staffed(served, per_agent), name="staffing"
@@ -436,7 +450,9 @@ class Engine:
     async def _keep_staffed(self, served: set[str], per_agent: int) -> None:
         async for _ in self.changes():
             try:
-                await self._staff(served, per_agent)
+                self.workers_wait = self.workers_wait and not await self._services_ready()
+                if not self.workers_wait:
+                    await self._staff(served, per_agent)
             except AgentmuxError as error:
                 log.warning("no worker for a new agent: %s", error)
             except Exception:
@@ -444,9 +460,17 @@ class Engine:
                 log.exception("staffing")
             await asyncio.sleep(_STAFFING_PAUSE)
 
+    async def _services_ready(self) -> bool:
+        states = self.keeper.states()
+        if not self.keeper.is_open:
+            states = {row.name: row.state for row in await self.queries.services() if row.keeper}
+        ready = {name for name, state in states.items() if state is ServiceState.READY}
+        return ready >= self.config.services.keys()
+
     async def _end_staffing(self) -> None:
         if self._staffing is not None:
             staffing, self._staffing = self._staffing, None
+            self.workers_wait = False
             staffing.cancel()
             await asyncio.gather(staffing, return_exceptions=True)
 
@@ -469,9 +493,25 @@ class Engine:
         if self._attention is None:
             read = self.queries
             self._attention = Attention(
-                self.layout, self.config, self.clock, read.last_seq, read.alerts
+                self.layout, self.clock, self._health_watch(), read.last_seq, read.alerts
             )
         return await self._attention.rows()
+
+    async def health(self) -> Health:
+        """Return how the fleet is, and why. See engine.care.health.HealthWatch.
+
+        As cheap as `attention`, however often it is asked. Raises StorageError.
+        """
+        return await self._health_watch().health()
+
+    def _health_watch(self) -> HealthWatch:
+        from engine.care.health import HealthWatch  # noqa: PLC0415 - short commands start without
+
+        if self._health is None:
+            self._health = HealthWatch(
+                self.layout, self.project, self.config, self.clock, self.queries.last_seq
+            )
+        return self._health
 
     async def alert_text(self, number: int) -> str:
         """Return what an alert tells that does not fit into a line; clean, empty if nothing.
@@ -509,6 +549,14 @@ class Engine:
     def own_workers(self) -> tuple[str, ...]:
         """Return the ids of the workers of this process."""
         return tuple(worker.id for worker in self._host.workers.values())
+
+    def own_services(self) -> tuple[str, ...]:
+        """Return the services that this process keeps and that have not ended."""
+        return () if self._keeper is None else self._keeper.alive
+
+    async def stop_services(self) -> None:
+        """End the services that this process keeps, as closing does, and keep none any more."""
+        await self._close_keeper()
 
     async def settled(self) -> None:
         """Wait until nothing more can run: nothing is active, claimable or waits for such."""

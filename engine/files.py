@@ -177,6 +177,11 @@ class Layout(Struct, frozen=True):
         return self.state / "services.lock"
 
     @property
+    def api_token(self) -> Path:
+        """What whoever asks over HTTP must show."""
+        return self.state / "api.token"
+
+    @property
     def artifacts(self) -> Path:
         """What runs leave behind."""
         return self.state.parent / "artifacts"

@@ -240,6 +240,21 @@ def state_terms(name: str) -> tuple[Term, ...]:
     return (Term(STATE, state, others=(WAITING,) if state == READY else ()),)
 
 
+def task_filter(words: str = "", *, state: str | None = None, agent: str | None = None) -> Filter:
+    """Return the filter for tasks that words, a state and an agent ask for together.
+
+    Raises:
+        ValidationError: as `parse_filter` and `state_terms` do.
+
+    """
+    terms = parse_filter(words).terms
+    if state is not None:
+        terms += state_terms(state)
+    if agent is not None:
+        terms += (Term(AGENT, agent),)
+    return Filter(terms)
+
+
 def likely_meant(where: Filter, fields: Fields = TASK_FIELDS) -> str:
     """Say what a filter that found nothing may have meant: `running` for `state:running`.
 

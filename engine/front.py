@@ -22,6 +22,7 @@ from engine.errors import StorageError, ValidationError
 from engine.files import Layout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
+from engine.views import Health
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -67,7 +68,9 @@ class Front:
     def _load_config(self) -> Config:
         try:
             path = settings_file(self.project, self.layout.state)
-            return load_config(path, only=("stale_after",))  # all that the first picture needs
+            return load_config(
+                path, only=("stale_after", "services")
+            )  # what the first picture needs
         except ValidationError:
             if not self.read_only:
                 raise
@@ -138,7 +141,11 @@ class Front:
             loop.call_soon_threadsafe(self._tell, step)
 
         return Engine(
-            self.layout.state, project=self.project, read_only=self.read_only, on_step=on_step
+            self.layout.state,
+            project=self.project,
+            read_only=self.read_only,
+            keeps_services=not self.read_only,
+            on_step=on_step,
         )
 
     def _tell(self, step: Step) -> None:
@@ -208,6 +215,10 @@ class Front:
         """Return what only a person can settle; nothing is known before the engine is open."""
         return [] if self._engine is None else await self._engine.attention()
 
+    async def health(self) -> Health:
+        """Return how the fleet is; nothing is known before the engine is open."""
+        return Health() if self._engine is None else await self._engine.health()
+
     async def alert_text(self, number: int) -> str:
         """Return what an alert tells that does not fit into a line."""
         return "" if self._engine is None else await self._engine.alert_text(number)
@@ -232,6 +243,20 @@ class Front:
         """End the workers of this process; see Engine.stop_workers."""
         if self._engine is not None:
             await self._engine.stop_workers(drain=drain)
+
+    @property
+    def workers_wait(self) -> bool:
+        """Return whether workers are to start here once all services are ready."""
+        return self._engine is not None and self._engine.workers_wait
+
+    def own_services(self) -> tuple[str, ...]:
+        """Return the services that this process keeps and that have not ended."""
+        return () if self._engine is None else self._engine.own_services()
+
+    async def stop_services(self) -> None:
+        """End the services that this process keeps."""
+        if self._engine is not None:
+            await self._engine.stop_services()
 
 
 def _seems_alive(process: ProcessId) -> bool:

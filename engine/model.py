@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct, field
@@ -294,6 +295,8 @@ ADOPTED = "adopted"
 """The key in the data of events that an older agentmux told: they are kept, and mean nothing."""
 LOOK = "preflight-"
 """What the id of a run begins with that holds no task: it only looks ahead, for seconds."""
+NO_WORKTREE = "no worktree: "
+"""What the error of a run begins with that got none."""
 SERVICE = "service-"
 """What the run id in the tag of a service's processes begins with."""
 
@@ -333,6 +336,7 @@ class External(Struct, frozen=True):
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=1024)
 def camel(name: str) -> str:
     """Turn `lease_until` into `leaseUntil`."""
     head, *rest = name.split("_")

@@ -11,7 +11,16 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso
-from engine.model import ALL_AGENTS, Event, EventType, HoldCause, Reason, RunOutcome, State
+from engine.model import (
+    ALL_AGENTS,
+    Event,
+    EventType,
+    HoldCause,
+    Reason,
+    RunOutcome,
+    ServiceState,
+    State,
+)
 from engine.text import clean_text, cut_middle, duration, money, plural, tokens
 
 if TYPE_CHECKING:
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
 RUNNING, CLAIMED, READY, WAITING = "●", "◐", "◌", "◦"
 DONE, FAILED, HUMAN, UPSTREAM, REMOVED, CANCELLED = "✓", "✗", "▲", "⊘", "▽", "–"  # noqa: RUF001 - an en dash is meant
+STOPPING = "◑"
 NOTE = "·"
 """An event that moves no task."""
 
@@ -33,6 +43,26 @@ _BY_STATE = {
     State.BLOCKED: UPSTREAM,
     State.CANCELLED: CANCELLED,
 }
+_BY_SERVICE_STATE = {
+    ServiceState.READY: DONE,
+    ServiceState.STARTING: CLAIMED,
+    ServiceState.RECOVERING: CLAIMED,
+    ServiceState.STOPPING: STOPPING,
+    ServiceState.WAITING: WAITING,
+    ServiceState.UNHEALTHY: FAILED,
+    ServiceState.FAILED: FAILED,
+    ServiceState.STOPPED: CANCELLED,
+}
+_NOTES = frozenset(
+    {
+        EventType.TASK_CREATED,
+        EventType.TASK_UPDATED,
+        EventType.TASK_PURGED,
+        EventType.LEASE_EXPIRED,
+    }
+)
+"""Events of a task that say nothing about where it stands."""
+_SERVICE_STATES = frozenset(map(str, ServiceState))
 _WHY_BLOCKED = {
     Reason.HUMAN: "needs you",
     Reason.REMOVED: "it left the DAG",
@@ -56,6 +86,11 @@ def symbol(state: State, reasons: Collection[Reason] = (), pending: int = 0) -> 
     return _BY_STATE[state]
 
 
+def service_symbol(state: ServiceState) -> str:
+    """Return the one character that stands for a service's state; ready: its checks pass."""
+    return _BY_SERVICE_STATE[state]
+
+
 def event_symbol(event: Event) -> str:
     """Return the one character that stands for an event."""
     match event.type:
@@ -65,11 +100,12 @@ def event_symbol(event: Event) -> str:
             return symbol(State.BLOCKED, _reasons(event.data))
         case EventType.ALERT | EventType.WORKER_LOST | EventType.LATE_RESULT:
             return NOTE if _is_spending(event) else HUMAN
-        case EventType.TASK_CREATED | EventType.TASK_UPDATED | EventType.TASK_PURGED:
-            return NOTE
-        case EventType.LEASE_EXPIRED:
-            return NOTE
-    return NOTE if event.state is None else symbol(event.state, _reasons(event.data))
+        case EventType.SERVICE:
+            state = _text(event.data, "serviceState")
+            return service_symbol(ServiceState(state)) if state in _SERVICE_STATES else NOTE
+    if event.state is not None and event.type not in _NOTES:
+        return symbol(event.state, _reasons(event.data))
+    return NOTE
 
 
 def describe(event: Event) -> str:

@@ -218,7 +218,7 @@ def _pids(ends: Iterable[EndedRun], whose: str = "") -> str:
 
 def _one(word: str) -> str:
     """Return `word` for a count of one: `runs ended` becomes `run ended`."""
-    for many in ("runs", "tasks", "workers"):
+    for many in ("runs", "tasks", "workers", "services", "agents"):
         if word.split(" ", 1)[0] == many:
             return many[:-1] + word[len(many) :]
     return word

@@ -266,6 +266,116 @@ class Need(StrEnum):
     """Anything else that `health` tells."""
 
 
+class HealthStatus(StrEnum):
+    """How something is, from good to bad."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Somebody should look at it."""
+    DEGRADED = "degraded"
+    """Something is wrong."""
+
+
+class HealthPart(Struct, frozen=True):
+    """How a part of the fleet is, and what is not as it should be: clean sentences, worst first."""
+
+    name: str
+    status: HealthStatus = HealthStatus.OK
+    reasons: tuple[str, ...] = ()
+
+
+class Health(Struct, frozen=True):
+    """How the fleet is: as its worst part. Without parts, nobody has looked yet."""
+
+    status: HealthStatus = HealthStatus.OK
+    parts: tuple[HealthPart, ...] = ()
+
+
+class Counter(StrEnum):
+    """What is counted by agent, from the first event on; nothing ever lowers it."""
+
+    LAUNCHED = "launched"
+    """Runs that claimed a task."""
+    WORKTREE_ERRORS = "worktree_errors"
+    """Runs that ended because they got no worktree."""
+    PULL_REQUESTS = "pull_requests"
+    """Runs that ended with a pull request."""
+    ALERTS = "alerts"
+    """Alerts, of no agent."""
+
+
+DURATION_BOUNDS = (1, 5, 15, 60, 300, 900, 3600)
+"""Seconds: how long runs took is counted in classes that end with these, and one beyond."""
+
+
+class Durations(Struct, frozen=True):
+    """How long the runs of an agent took that ended in one way, from their start (or claim) on.
+
+    `buckets` count those that took at most as many seconds as DURATION_BOUNDS say, each with those
+    before it; `count` counts all of them, `seconds` is what they took together.
+    """
+
+    agent: str
+    outcome: RunOutcome
+    buckets: tuple[int, ...]
+    count: int
+    seconds: float
+
+
+class AgentTotals(Struct, frozen=True):
+    """What ever happened to an agent: how many runs it began, how they ended, what they took."""
+
+    agent: str
+    launched: int
+    durations: tuple[Durations, ...]
+    spent: Spending
+
+    def ended(self, *outcomes: RunOutcome) -> int:
+        """Count its runs that ended in one of these ways, or (none named) in any."""
+        return sum(one.count for one in self.durations if not outcomes or one.outcome in outcomes)
+
+    @property
+    def mean_seconds(self) -> float | None:
+        """How long its runs took that ended, on average; None: none has."""
+        count = self.ended()
+        return sum(one.seconds for one in self.durations) / count if count else None
+
+
+class Metrics(Struct, frozen=True):
+    """The fleet in numbers: what ever happened, and how things are now.
+
+    `counters` by agent (empty: of none). `spent`: what each agent ever took, resets or not. `tasks`
+    counts by agent and state, `workers` those that live, by agent, `services` those that are up.
+    `oldest_running`: for how many seconds the oldest run has been at work, None if none is.
+    """
+
+    counters: Mapping[Counter, Mapping[str, int]] = field(default_factory=dict)
+    durations: tuple[Durations, ...] = ()
+    spent: Mapping[str, Spending] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[State, int]] = field(default_factory=dict)
+    workers: Mapping[str, int] = field(default_factory=dict)
+    services: int = 0
+    oldest_running: float | None = None
+
+    def of_agents(self) -> list[AgentTotals]:
+        """Return what ever happened to each agent that had a run, in alphabetical order."""
+        launched = self.counters.get(Counter.LAUNCHED, {})
+        agents = sorted({*launched, *(one.agent for one in self.durations), *self.spent})
+        return [
+            AgentTotals(
+                agent,
+                launched.get(agent, 0),
+                tuple(one for one in self.durations if one.agent == agent),
+                self.spent.get(agent, Spending()),
+            )
+            for agent in agents
+        ]
+
+    def total(self, counter: Counter) -> int:
+        """Return a counter of all agents."""
+        return sum(self.counters.get(counter, {}).values())
+
+
 class AttentionRow(Struct, frozen=True):
     """One thing that only a person can settle: what it is about, since when, and what to do.
 

@@ -24,7 +24,7 @@ from engine.text import clean_text
 from tui.terminal import lasting_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from engine.core import Engine
 
@@ -35,13 +35,19 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Plan(NamedTuple):
-    """What is to be opened. `seed`: the DAG to seed first, None to take the store as it is."""
+    """What is to be opened. `seed`: the DAG to seed first, None to take the store as it is.
+
+    `up`: services are started, and workers once these are ready.
+    `serve`: what is other than in the settings of the HTTP API, None not to serve.
+    """
 
     state_dir: Path
     project: Path
     seed: Path | None
     workers: int
     watching: bool
+    up: bool = False
+    serve: Mapping[str, int] | None = None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,17 +57,19 @@ def main(argv: list[str] | None = None) -> int:
     gc.disable()
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.demo and (args.dag or args.watch or args.state_dir):
+    if args.demo and (args.dag or args.watch or args.state_dir or args.up):
         parser.error("--demo brings its own DAG and state folder")
     if args.watch and args.dag:
         parser.error("--watch seeds nothing: leave the DAG out")
+    if args.watch and args.up:
+        parser.error("--watch starts nothing: leave --up out")
     if not sys.stdout.isatty():
         parser.error("the dashboard needs a terminal; `agentmux run` works without one")
     if os.environ.get("TERM", "dumb") in {"dumb", "unknown"}:
         parser.error("TERM names no terminal that can be drawn on; set it, or use `agentmux run`")
     try:
         if args.demo or (_nothing_here(args) and asyncio.run(_offer_demo())):
-            with _demo(args.workers) as plan:
+            with _demo(args) as plan:
                 return asyncio.run(_show(plan))
         if _nothing_here(args):
             return 0
@@ -102,7 +110,20 @@ def _parser() -> argparse.ArgumentParser:
         help="workers in this process for each agent of the DAG (default 1)",
     )
     parser.add_argument(
+        "--up",
+        action="store_true",
+        help="start the services of agentmux.yaml, and the workers once these are ready",
+    )
+    parser.add_argument(
         "--watch", action="store_true", help="only watch: no workers, nothing can be steered"
+    )
+    parser.add_argument(
+        "--serve",
+        nargs="?",
+        type=_port,
+        const={},
+        metavar="PORT",
+        help="serve the HTTP API, too (default: api: port: of agentmux.yaml, else 8383)",
     )
     parser.add_argument(
         "--demo", action="store_true", help="the bundled demo, in a temporary folder"
@@ -126,12 +147,22 @@ def _count(text: str) -> int:
     return number
 
 
+def _port(text: str) -> Mapping[str, int]:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; a DAG goes before --serve")
+    return {"port": number}
+
+
 def _state_dir(args: argparse.Namespace) -> Path:
     return args.state_dir or Path(os.environ.get(STATE_DIR) or "state")
 
 
 def _nothing_here(args: argparse.Namespace) -> bool:
-    named = args.dag or args.watch or args.state_dir or os.environ.get(STATE_DIR)
+    named = args.dag or args.watch or args.up or args.state_dir or os.environ.get(STATE_DIR)
     return not named and not Layout(Path("state")).database.exists() and not DEFAULT_DAG.exists()
 
 
@@ -140,19 +171,21 @@ def _plan(args: argparse.Namespace) -> Plan:
     if not Layout(state_dir).database.exists():
         if args.watch:
             raise StorageError(f"no store in {state_dir}: there is nothing to watch yet")
-        if seed is None and not DEFAULT_DAG.exists():
+        if seed is None and not DEFAULT_DAG.exists() and not args.up:
             raise StorageError(
                 f"no store in {state_dir} and no {DEFAULT_DAG}; name a DAG: agentmux-tui DAG"
             )
-        seed = seed or DEFAULT_DAG
-    return Plan(state_dir, Path.cwd(), seed, 0 if args.watch else args.workers, args.watch)
+        seed = seed or (DEFAULT_DAG if DEFAULT_DAG.exists() else None)
+    workers = 0 if args.watch else args.workers
+    return Plan(state_dir, Path.cwd(), seed, workers, args.watch, args.up, args.serve)
 
 
 @contextmanager
-def _demo(workers: int) -> Iterator[Plan]:
+def _demo(args: argparse.Namespace) -> Iterator[Plan]:
     with tempfile.TemporaryDirectory(prefix="agentmux-demo-") as folder:
         project = Path(folder)
-        yield Plan(project / "state", project, SAMPLES / "demo.yaml", workers, watching=False)
+        dag = SAMPLES / "demo.yaml"
+        yield Plan(project / "state", project, dag, args.workers, watching=False, serve=args.serve)
 
 
 async def _offer_demo() -> bool:
@@ -170,12 +203,16 @@ async def _show(plan: Plan) -> int:
     from tui.fitted import Fitting, read_fitting  # noqa: PLC0415
 
     async def begin(engine: Engine) -> None:
-        from engine.commands import Seed  # noqa: PLC0415
+        from engine.commands import Seed, StartServices  # noqa: PLC0415
 
         if plan.seed is not None:
             await engine.execute(Seed(plan.seed))
+        if plan.up:
+            await engine.execute(StartServices(None))
         if plan.workers:
-            await engine.start_workers(plan.workers)
+            await engine.start_workers(plan.workers, after_services=plan.up)
+        if plan.serve is not None:
+            fitting.preferences.notices.append(await _serve(engine, plan.serve))
 
     try:
         fitting = await asyncio.to_thread(read_fitting, plan.project, plan.state_dir)
@@ -194,6 +231,20 @@ async def _show(plan: Plan) -> int:
     if front.failure is not None:
         raise front.failure
     return dashboard.return_code or 0
+
+
+async def _serve(engine: Engine, other: Mapping[str, int]) -> str:
+    """Serve the HTTP API for as long as the engine is open; say where, or why not."""
+    from msgspec.structs import replace  # noqa: PLC0415
+
+    from engine.api import load_serving  # noqa: PLC0415
+
+    try:
+        serving = await asyncio.to_thread(load_serving)
+        api = await engine.attach(serving.served(engine, replace(engine.config.api, **other)))
+    except AgentmuxError as error:
+        return f"not served: {error}"
+    return f"served at {api.url}; the token is in {api.token}"
 
 
 @contextmanager

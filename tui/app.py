@@ -272,10 +272,11 @@ class Dashboard(Commanding):
             if reason := action.refuse(selection):
                 self.say(reason, severity="warning")
                 return
-            if action.command is not None:
+            commands = action.command(selection) if action.command is not None else ()
+            if commands:
                 bulk = bool(selection.marked)
                 self.carry_out(
-                    action.command(selection),
+                    commands,
                     asks=action.asks or bulk,
                     done=screen.clear_marks if bulk else lambda: None,
                 )
@@ -308,7 +309,7 @@ class Dashboard(Commanding):
                 self.push_screen(Palette())
             case "add" if isinstance(screen, PanedScreen):
                 self.add_worker(screen.selection().agent)
-            case "pane_1" | "pane_2" | "pane_3" | "pane_4":
+            case "pane_1" | "pane_2" | "pane_3" | "pane_4" | "pane_5":
                 await screen.run_action(f"pane({name[-1]})")
             case _ if BY_NAME[name].local:
                 await self.run_action(BY_NAME[name].local, self.focused)

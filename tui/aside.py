@@ -1,4 +1,4 @@
-"""What is known beside the picture of the store: usage, needs, the critical path.
+"""What is known beside the picture of the store: usage, needs, health, the critical path.
 
 Each costs more than a look at a window, so none of them holds a refresh up.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from engine.views import AttentionRow, CriticalPath
+from engine.views import AttentionRow, CriticalPath, Health
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,7 @@ class Facts(Struct, frozen=True):
 
     usage: Mapping[str, Usage] = field(default_factory=dict)
     needs: tuple[AttentionRow, ...] = ()
+    health: Health = Health()
     path: CriticalPath = CriticalPath()
     path_at: datetime | None = None
 
@@ -70,10 +71,11 @@ class Aside:
             self._changed_for_needs, self._needs_at = False, now
             try:
                 needs = tuple(await self._engine.attention())
+                health = await self._engine.health()
             except Exception:  # noqa: BLE001 - see the class
                 self._changed_for_needs = True
             else:
-                self.facts, self.knows_needs = replace(self.facts, needs=needs), True
+                self.facts, self.knows_needs = replace(self.facts, needs=needs, health=health), True
         if self._changed_for_path and now - self._path_at >= PATH_EVERY:
             self._changed_for_path, self._path_at = False, now
             moment = self._engine.clock.now()

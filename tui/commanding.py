@@ -102,8 +102,13 @@ class Commanding(Styled[None]):
         something else, and could be a yes.
         """
         receipt = await self._engine.execute(command, dry_run=True)
-        workers = await self._engine.queries.workers()
-        plan = plan_of(command, receipt, grace=self._engine.config.grace, workers=workers)
+        plan = plan_of(
+            command,
+            receipt,
+            grace=self._engine.config.grace,
+            workers=await self._engine.queries.workers(),
+            externals=await self._engine.queries.externals(),
+        )
         if not plan.changes and not is_long(receipt):
             _, refused = told(receipt)
             self.say("\n".join(refused) or "nothing would change", severity="warning")
@@ -190,14 +195,14 @@ class Commanding(Styled[None]):
 
     @work(group="leaving", exit_on_error=True)
     async def leave(self) -> None:
-        """Quit; ask first while runs of this process are alive."""
+        """Quit; ask first while runs or services of this process are alive."""
         if self._asks_to_leave:
             return
-        runs = self._engine.active_runs()
-        if not runs:
+        runs, services = self._engine.active_runs(), len(self._engine.own_services())
+        if not runs and (self._leaving or not services):
             self.exit()
             return
-        question = hurry_question(runs) if self._leaving else quit_question(runs)
+        question = hurry_question(runs) if self._leaving else quit_question(runs, services)
         self._asks_to_leave = True
         try:
             choice = await self.push_screen_wait(question)
@@ -215,6 +220,7 @@ class Commanding(Styled[None]):
                 with suppress(AgentmuxError):
                     await self._engine.execute(KillWorkers(self._engine.own_workers()))
             await self._engine.stop_workers(drain=choice == WAIT)
+            await self._engine.stop_services()
         finally:
             self.exit()
 
@@ -227,8 +233,9 @@ class Commanding(Styled[None]):
         """What is still waited for before the app quits; empty if it does not quit."""
         if not self._leaving:
             return ""
-        runs = self._engine.active_runs()
-        return f"quits when {plural(runs, 'run')} {'ends' if runs == 1 else 'end'}"
+        runs, services = self._engine.active_runs(), len(self._engine.own_services())
+        going = f"{plural(runs, 'run')}" if runs or not services else plural(services, "service")
+        return f"quits when {going} {'ends' if (runs or services) == 1 else 'end'}"
 
 
 class _Waiting:

@@ -1,12 +1,13 @@
-"""A run, a worker, and what needs a person, each told in full. Pure."""
+"""A run, a worker, a service, an external agent, what needs a person: each told in full. Pure."""
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from engine import narrate
-from engine.model import LIVE_WORKERS, WorkerStatus
-from engine.text import clean_text
+from engine.model import LIVE_WORKERS, UP, ServiceState, WorkerStatus
+from engine.text import clean_text, duration
 from tui import look
 from tui.describe import LONGEST, long_lines, pair, pairs, rest_lines, section, text_lines
 from tui.widgets.cells import Line, Tone, fitted
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from engine.views import AttentionRow, RunRow, TaskRow, WorkerRow
+    from engine.config import Probe, ServiceConfig
+    from engine.views import AttentionRow, ExternalRow, RunRow, ServiceRow, TaskRow, WorkerRow
 
 _KEY = 4
 _ENDED = {
@@ -89,6 +91,83 @@ def worker_about(
     since = f"{look.day_time(worker.started_at, now)}, {look.since(worker.started_at, now)} ago"
     lines += pair("since", since, width)
     lines += pair("heartbeat", f"{look.since(worker.beat_at, now)} ago", width)
+    return lines
+
+
+def service_about(
+    service: ServiceRow, config: ServiceConfig | None, now: datetime, width: int
+) -> list[Line]:
+    """Return a service for a pane `width` cells wide; `config` is None if it left the settings."""
+    symbol, tone = look.service_look(service)
+    lines: list[Line] = [((f"{symbol} {service.state}", tone),)]
+    if service.message:
+        lines += long_lines(service.message, width, tone)
+    if service.state is not ServiceState.STOPPED:
+        since = f"{look.day_time(service.since, now)}, {look.since(service.since, now)} ago"
+        lines += pair("since", since, width)
+    lines += section("Process", width)
+    if service.pid is not None and service.state in UP:
+        lines += pair("pid", str(service.pid), width)
+    if service.port is not None:
+        lines += pair("port", str(service.port), width)
+    lines += pair("restarts", str(service.restarts), width)
+    if service.recovery:
+        lines += pair("recovery", service.recovery, width)
+    keeper = "nobody" if service.keeper is None else f"process {service.keeper}"
+    lines += pair("kept by", keeper, width)
+    lines += section("Settings", width)
+    if config is None:
+        return [*lines, *text_lines("agentmux.yaml here does not name it", width, Tone.DIM)]
+    return [*lines, *_service_settings(config, width)]
+
+
+def _service_settings(config: ServiceConfig, width: int) -> list[Line]:
+    lines = pair("command", _command(config.command), width)
+    told = {
+        "cwd": config.cwd or "",
+        "depends on": ", ".join(config.depends_on),
+        "ready": _probe(config.ready),
+        "health": _probe(config.health),
+        "restart": config.restart,
+        "recover": " · ".join(_command(step.run) for step in config.recover.steps)
+        if config.recover is not None
+        else "",
+        "grace": duration(config.stop_timeout),
+    }
+    for label, text in told.items():
+        if text:
+            lines += pair(label, clean_text(text), width)
+    return lines
+
+
+def _probe(probe: Probe | None) -> str:
+    """Say what is asked of a service."""
+    if probe is None:
+        return ""
+    parts = [] if probe.http is None else [f"http {probe.http}"]
+    parts += [] if probe.port is None else [f"port {probe.port}"]
+    parts += [f"file {file}" for file in probe.files]
+    parts += [] if probe.command is None else [_command(probe.command)]
+    return ", ".join(parts)
+
+
+def _command(words: Sequence[str]) -> str:
+    return clean_text(shlex.join(words))
+
+
+def external_about(agent: ExternalRow, now: datetime, width: int) -> list[Line]:
+    """Return an external agent for a pane `width` cells wide."""
+    lines: list[Line] = [((f"{look.EXTERNAL} external", Tone.TEXT),)]
+    lines += text_lines("somebody else has started it: it takes no tasks", width, Tone.DIM)
+    lines += section("Who", width)
+    lines += pair("type", clean_text(agent.type), width)
+    lines += pair("where", look.place_of(agent) or "nobody has told", width)
+    at = f"{look.day_time(agent.registered_at, now)}, {look.since(agent.registered_at, now)} ago"
+    lines += pair("registered", at, width)
+    lines += pair("last beat", f"{look.since(agent.beat_at, now)} ago", width)
+    if agent.meta:
+        lines += section("Told of it", width)
+        lines += pairs(agent.meta, width)
     return lines
 
 

@@ -33,6 +33,7 @@ SYMBOLS = {
     "◑": "~",  # a stopping worker
     "△": "^",  # a stale worker
     "◆": "@",  # a marked row
+    "◇": "&",  # an external agent
 }
 """What each symbol of ours becomes; no two become the same."""
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine import narrate
+from engine.figures import describe_health
 from engine.model import ACTIVE, ALL_AGENTS, FINISHED, Spending, State
 from engine.text import age, clean_text, plural
+from engine.views import Health, HealthStatus
 from tui import look
 from tui.widgets.bars import Piece
 from tui.widgets.cells import Cell, Tone, cut_end, line_width
@@ -34,7 +36,7 @@ class Mood(Struct, frozen=True):
 
     `needs` counts what needs a person, `unserved` are the agents that have work and no worker.
     `path` is how long the critical path still takes; `news` is what to say of the DAG file,
-    `opening` how far the engine is that is not open yet.
+    `opening` how far the engine is that is not open yet. `health`: how the fleet is.
     """
 
     watching: bool = False
@@ -48,6 +50,7 @@ class Mood(Struct, frozen=True):
     workers: bool = True
     news: str = ""
     opening: str = ""
+    health: Health = Health()
 
 
 def headline(snapshot: Snapshot, now: datetime, width: int, mood: Mood) -> list[Piece]:
@@ -59,6 +62,9 @@ def headline(snapshot: Snapshot, now: datetime, width: int, mood: Mood) -> list[
     words = width >= 150
     rest = [*_counts(progress, mood, words=words), *_speed(progress, mood, words=words)]
     rest += _alarms(snapshot, now, progress, mood)
+    if mood.health.status is not HealthStatus.OK:
+        told = describe_health(mood.health) if words else str(mood.health.status)
+        rest.append(Piece(((told, look.STATUS_TONES[mood.health.status]),)))
     used = sum(line_width(piece.cells) + 2 for piece in (title, *rest)) + len(share) + 2
     bar = min(60, max(8, width - used))
     return [title, Piece((*meter(progress, bar), (share, Tone.BOLD))), *rest]

@@ -17,23 +17,25 @@ from engine.model import (
     Event,
     Reason,
     RunOutcome,
+    ServiceState,
     State,
     WorkerStatus,
 )
 from engine.text import age, clean_text, duration, money, plural, tokens
-from engine.views import Need
+from engine.views import HealthStatus, Need
 from tui.widgets.cells import Tone
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from datetime import datetime
 
-    from engine.views import RunRow, TaskRow, WorkerRow
+    from engine.views import ExternalRow, RunRow, ServiceRow, TaskRow, WorkerRow
 
 NOTHING = "–"  # noqa: RUF001 - an en dash stands for no value
 STALE = "△"
 IDLE = "○"
-STOPPING = "◑"
+STOPPING = narrate.STOPPING
+EXTERNAL = "◇"
 
 
 class Health(StrEnum):
@@ -59,6 +61,11 @@ _TONES = {
     narrate.FAILED: Tone.FAILED,
     narrate.HUMAN: Tone.HUMAN,
 }
+STATUS_TONES = {
+    HealthStatus.OK: Tone.DONE,
+    HealthStatus.WARNING: Tone.HUMAN,
+    HealthStatus.DEGRADED: Tone.FAILED,
+}
 LEGEND = (
     (narrate.RUNNING, "running"),
     (narrate.CLAIMED, "claimed"),
@@ -73,6 +80,7 @@ LEGEND = (
     (IDLE, "idle worker"),
     (STOPPING, "stopping worker"),
     (STALE, "stale worker"),
+    (EXTERNAL, "external agent"),
 )
 
 
@@ -128,6 +136,40 @@ def health(worker: WorkerRow, now: datetime, stale_after: float) -> Health:
 def worker_look(state: Health) -> tuple[str, Tone]:
     """Return a worker's symbol and tone."""
     return _WORKER_LOOKS[state]
+
+
+def place_of(agent: ExternalRow) -> str:
+    """Return where an external agent is: its process, or its window of tmux."""
+    parts = [] if agent.pid is None else [f"pid {agent.pid}"]
+    parts += [] if agent.tmux is None else [f"tmux {clean_text(agent.tmux)}"]
+    return ", ".join(parts)
+
+
+def meta_of(agent: ExternalRow) -> str:
+    """Return in a line what else was told of an external agent."""
+    return clean_text(" ".join(f"{key}={value}" for key, value in agent.meta.items()))
+
+
+def is_kept(service: ServiceRow) -> bool:
+    """Say whether a service is as it should be kept: down, or with a process that keeps it."""
+    down = service.state in {ServiceState.STOPPED, ServiceState.FAILED}
+    return down or service.keeper is not None
+
+
+def service_look(service: ServiceRow) -> tuple[str, Tone]:
+    """Return a service's symbol and tone."""
+    symbol = narrate.service_symbol(service.state) if is_kept(service) else STALE
+    return symbol, tone_of(symbol)
+
+
+def service_words(service: ServiceRow) -> str:
+    """Return how a service stands, and why if that needs saying."""
+    if not is_kept(service):
+        return "nobody keeps it any more"
+    why = clean_text(service.message)
+    if why and service.state in {ServiceState.WAITING, ServiceState.FAILED}:
+        return why  # what became of it says it all, and there is little room
+    return f"{service.state}: {why}" if why else str(service.state)
 
 
 def since(moment: datetime | None, now: datetime) -> str:

@@ -33,12 +33,18 @@ def screen_for(target: Target, engine: Engine, *, watching: bool) -> PanedScreen
 def _detail(selection: Selection) -> Target:
     if selection.place in {Place.HISTORY, Place.WORKER} and selection.run is not None:
         return _transcript(selection) if leads_to_transcript(selection) else _log(selection)
+    if selection.service is not None:
+        return Target("service", service=selection.service.name)
+    if selection.external is not None:
+        return Target("external", external=selection.external.id)
     if selection.opens is None:
         return _worker(selection)
     return Target("detail", selection.opens)
 
 
 def _log(selection: Selection) -> Target:
+    if selection.service is not None:
+        return Target("service log", service=selection.service.name)
     if selection.run is not None:
         return Target("log", selection.run.task_id, selection.run.id)
     return Target("log", _task_id(selection), selection.run_id)
@@ -75,6 +81,7 @@ _LEADS: Mapping[str, Callable[[Selection], Target]] = {
     "graph": lambda selection: Target("graph", _task_id(selection)),
     "timeline": lambda _selection: Target("timeline"),
     "attention": lambda _selection: Target("attention"),
+    "metrics": lambda _selection: Target("metrics"),
     "worker": _worker,
 }
 
@@ -127,11 +134,38 @@ def _attention_screen(_target: Target, engine: Engine, watching: bool) -> PanedS
     return AttentionScreen(engine, watching=watching)
 
 
+def _metrics_screen(_target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.metrics import MetricsScreen
+
+    return MetricsScreen(engine, watching=watching)
+
+
 def _worker_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
     from tui.screens.worker import WorkerScreen
 
     assert target.worker_id is not None
     return WorkerScreen(engine, target.worker_id, watching=watching)
+
+
+def _service_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.service import ServiceScreen
+
+    assert target.service is not None
+    return ServiceScreen(engine, target.service, watching=watching)
+
+
+def _service_log_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.service import ServiceLogScreen
+
+    assert target.service is not None
+    return ServiceLogScreen(engine, target.service, watching=watching)
+
+
+def _external_screen(target: Target, engine: Engine, watching: bool) -> PanedScreen:
+    from tui.screens.external import ExternalScreen
+
+    assert target.external is not None
+    return ExternalScreen(engine, target.external, watching=watching)
 
 
 _SCREENS: Mapping[str, Callable[[Target, Engine, bool], PanedScreen]] = {
@@ -142,5 +176,9 @@ _SCREENS: Mapping[str, Callable[[Target, Engine, bool], PanedScreen]] = {
     "graph": _graph_screen,
     "timeline": _timeline_screen,
     "attention": _attention_screen,
+    "metrics": _metrics_screen,
     "worker": _worker_screen,
+    "service": _service_screen,
+    "service log": _service_log_screen,
+    "external": _external_screen,
 }

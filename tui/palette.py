@@ -206,7 +206,7 @@ class Everything(Provider):
             reason = refusal(action, selection)
             yield _Entry(
                 _named(action, selection),
-                action.help,
+                action.full_help if selection is None else action.help_for(selection),
                 self._doing(action, reason),
                 key=self._host.keymap.shown(action),
                 alias=action.name.replace("_", " "),

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
         AttentionRow,
         CriticalPath,
         EventSpan,
+        ExternalRow,
         GraphNode,
+        Health,
+        Metrics,
         Order,
         ProcessRow,
         Progress,
         RunRow,
+        ServiceRow,
         TaskDetail,
         TaskRow,
         Usage,
@@ -59,6 +63,12 @@ class Queries(Protocol):
 
     async def workers(self) -> list[WorkerRow]:
         """Return all workers that the store knows."""
+
+    async def externals(self) -> list[ExternalRow]:
+        """Return the agents that somebody else has started, in alphabetical order."""
+
+    async def services(self) -> list[ServiceRow]:
+        """Return all services that somebody has kept, in alphabetical order."""
 
     async def runs(
         self,
@@ -111,6 +121,9 @@ class Queries(Protocol):
 
         Then those nearest to the task `around`: its deps and dependents, theirs, and so on.
         """
+
+    async def metrics(self) -> Metrics:
+        """Return the fleet in numbers: what ever happened, and how things are."""
 
     async def critical_path(self) -> CriticalPath:
         """Return the chain of unfinished tasks that takes longest."""
@@ -175,6 +188,9 @@ class Engine(Protocol):
     async def attention(self) -> list[AttentionRow]:
         """Return what only a person can settle, oldest first."""
 
+    async def health(self) -> Health:
+        """Return how the fleet is, and why; without parts, nobody has looked yet."""
+
     async def alert_text(self, number: int) -> str:
         """Return what an alert tells that does not fit into a line; clean, empty if nothing."""
 
@@ -192,3 +208,13 @@ class Engine(Protocol):
 
     async def stop_workers(self, *, drain: bool = ...) -> None:
         """End the workers of this process; their tasks are released, or finished with `drain`."""
+
+    @property
+    def workers_wait(self) -> bool:
+        """Return whether workers are to start here once all services are ready."""
+
+    def own_services(self) -> tuple[str, ...]:
+        """Return the services that this process keeps and that have not ended."""
+
+    async def stop_services(self) -> None:
+        """End the services that this process keeps."""

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from engine.text import clean_text
-from engine.views import Order, Progress, TaskRow, WorkerRow
+from engine.views import ExternalRow, Order, Progress, ServiceRow, TaskRow, WorkerRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterator
@@ -74,10 +74,13 @@ class Snapshot(Struct, frozen=True):
     workers: Section[tuple[WorkerRow, ...]] = field(default_factory=lambda: Section(()))
     tasks: Section[Page[TaskRow]] = field(default_factory=lambda: Section(Page()))
     events: Section[Page[Event]] = field(default_factory=lambda: Section(Page()))
+    externals: Section[tuple[ExternalRow, ...]] = field(default_factory=lambda: Section(()))
+    services: Section[tuple[ServiceRow, ...]] = field(default_factory=lambda: Section(()))
 
     @property
     def _core(self) -> Iterator[Section[object]]:
         yield from (self.progress, self.workers, self.tasks, self.events)  # type: ignore[misc]  # only read
+        yield from (self.externals, self.services)  # type: ignore[misc]  # likewise
 
     @property
     def trouble(self) -> str:
@@ -103,7 +106,8 @@ async def take(
 ) -> Snapshot:
     """Return the next picture. Unless the store has `changed`, only new windows are read.
 
-    With `recheck` the workers are read in any case: a process that was killed commits nothing.
+    With `recheck` workers and services are read in any case: a process that was killed commits
+    nothing.
     A query that fails leaves its section as it was, with the reason.
     """
 
@@ -128,9 +132,11 @@ async def take(
     return Snapshot(
         wants=wants,
         progress=await read(before.progress, True, queries.progress),
-        workers=await read(before.workers, not recheck, lambda: _workers(queries)),
+        workers=await read(before.workers, not recheck, lambda: _all(queries.workers)),
         tasks=await read(before.tasks, same_tasks, lambda: _tasks(queries, wants)),
         events=await read(before.events, same_events, lambda: _events(queries, wants)),
+        externals=await read(before.externals, True, lambda: _all(queries.externals)),
+        services=await read(before.services, not recheck, lambda: _all(queries.services)),
     )
 
 
@@ -140,8 +146,8 @@ def explain(error: Exception) -> str:
     return text or type(error).__name__
 
 
-async def _workers(queries: Queries) -> tuple[WorkerRow, ...]:
-    return tuple(await queries.workers())
+async def _all(query: Callable[[], Awaitable[list[T]]]) -> tuple[T, ...]:
+    return tuple(await query())
 
 
 async def _tasks(queries: Queries, wants: Wants) -> Page[TaskRow]:

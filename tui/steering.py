@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine.commands import (
+    Acknowledge,
     AddWorkers,
     Cancel,
     Command,
@@ -21,21 +22,26 @@ from engine.commands import (
     Receipt,
     Release,
     Reset,
+    RestartServices,
     Resume,
     Retry,
     Seed,
+    StartServices,
     Stop,
+    StopServices,
+    UnregisterAgents,
 )
 from engine.model import ALL_AGENTS
 from engine.receipts import listed, plan_parts, sums, unnamed
 from engine.text import age, clean_text
+from tui.look import place_of
 from tui.widgets.cells import Cell, Line, Tone, fitted, line_width, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from engine.commands import Step
-    from engine.views import WorkerRow
+    from engine.views import ExternalRow, WorkerRow
     from tui.widgets.document import Layout
 
 FEW = 4
@@ -58,6 +64,10 @@ _TITLES: dict[type[Command], str] = {
     Hold: "Hold",
     Resume: "Resume",
     AddWorkers: "Add workers",
+    Acknowledge: "Acknowledge",
+    StartServices: "Start",
+    StopServices: "Stop",
+    RestartServices: "Restart",
 }
 
 
@@ -71,14 +81,23 @@ class Plan(Struct, frozen=True):
 
 def title_of(command: Command) -> str:
     """Return what the question and the receipt of a command are headed with."""
+    if isinstance(command, UnregisterAgents):
+        return "End" if command.end else "Forget"
     return _TITLES[type(command)]
 
 
 def plan_of(
-    command: Command, receipt: Receipt, *, grace: float, workers: Sequence[WorkerRow] = ()
+    command: Command,
+    receipt: Receipt,
+    *,
+    grace: float,
+    workers: Sequence[WorkerRow] = (),
+    externals: Sequence[ExternalRow] = (),
 ) -> Plan:
-    """Tell a dry run. `grace`: seconds between SIGTERM and SIGKILL; `workers`: those known."""
+    """Tell a dry run. `grace`: seconds between SIGTERM and SIGKILL; the others: those known."""
     notes = [*_ends(receipt, grace), *_goes_on(command, receipt, workers)]
+    if isinstance(command, UnregisterAgents):
+        notes += _of_externals(command, receipt, grace, externals)
 
     def layout(width: int) -> list[Line]:
         lines: list[Line] = []
@@ -154,6 +173,22 @@ def _goes_on(command: Command, receipt: Receipt, workers: Sequence[WorkerRow]) -
             worker = known.get(name)
             if worker is not None and not worker.own_process:
                 yield f"process {worker.pid} stays: it has other work than {name}'s"
+
+
+def _of_externals(
+    command: UnregisterAgents, receipt: Receipt, grace: float, externals: Sequence[ExternalRow]
+) -> Iterator[str]:
+    """Name the processes and windows of external agents, and what becomes of them."""
+    for agent in externals:
+        if agent.id not in receipt.done:
+            continue
+        if not command.end or not place_of(agent):
+            yield f"{agent.id} itself goes on: {place_of(agent) or 'nobody has told where it is'}"
+            continue
+        if agent.tmux is not None:
+            yield f"the window {agent.tmux} of tmux is closed, with all that runs in it"
+        if agent.pid is not None:
+            yield f"process {agent.pid} gets SIGTERM, and after {age(grace)} SIGKILL"
 
 
 def _listing(receipt: Receipt, width: int) -> Iterator[Line]:

@@ -7,79 +7,34 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-
+from engine.care.facts import Alert, Facts, Kind
 from engine.care.leftovers import orphans
+from engine.clock import to_iso
 from engine.findings import CAP, RESET_ADVICE, RESET_BEGUN, Level
 from engine.machine import ENDING_SECONDS
-from engine.model import ACTIVE, ALL_AGENTS, LOOK, HoldCause, State, WorkerStatus
+from engine.model import ACTIVE, ALL_AGENTS, LOOK, UP, HoldCause, ServiceState, State, WorkerStatus
 from engine.narrate import how_lifted
 from engine.text import age, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Iterable, Iterator
 
-    from engine.model import ProcessId
     from engine.store.vitals import HoldingRun, KnownWorker, Vitals
 
 STUCK_SECONDS = 1800.0
 """A run older than this is told: half the default time limit, so there is still time to look."""
+FEW_FAILURES = 5
+"""Fewer runs that failed within an hour tell nothing yet, however few completed."""
+MOST_WORKTREE_FAILURES = 10
+"""One or a few are a hiccup of git or of a disk; beyond that, no run gets one any more."""
 LONG_QUEUE = 10
 """More claimable tasks than this wait for nothing but a worker: add some, or mend what stops
 them."""
 
-
-class Kind(StrEnum):
-    """What an alert is about."""
-
-    STUCK = "stuck"
-    QUEUE = "queue"
-    UNSERVED = "unserved"
-    STALE = "stale"
-    HELD = "held"
-    LOGIN = "login"
-    BUDGET = "budget"
-    UNPRICED = "unpriced"
-    FEED = "feed"
-    RESET = "reset"
-    ORPHAN = "orphan"
-    ENDING = "ending"
-    INCONSISTENCY = "inconsistency"
-
-
 _HELD_BY = {HoldCause.LOGIN: Kind.LOGIN, HoldCause.BUDGET: Kind.BUDGET}
 """What holds claims until somebody does something about it; others end as they were meant to."""
-
-
-class Alert(Struct, frozen=True):
-    """One thing to look at. `subject` is the id of the task, worker, run or agent it is about.
-
-    `message` says what is so and what to do.
-    """
-
-    level: Level
-    kind: Kind
-    subject: str | None
-    message: str
-
-
-class Facts(Struct, frozen=True):
-    """What was seen at `now`. `alive` are the hosts that live, of all that `vitals` names.
-
-    `processes` are those that carry the tag of a run, or why they cannot be known. `stale_after`
-    is in seconds; `feed` is the repository whose issues the settings want as tasks, if any.
-    """
-
-    now: datetime
-    vitals: Vitals
-    alive: frozenset[ProcessId]
-    processes: Mapping[ProcessId, str] | str = field(default_factory=dict)
-    stale_after: float = 15.0
-    feed: str | None = None
 
 
 def stale(facts: Facts) -> list[KnownWorker]:
@@ -100,6 +55,10 @@ def judge(facts: Facts) -> tuple[Alert, ...]:
         *_endings(facts),
         *_stale_workers(facts),
         *_resetting(facts.vitals),
+        *_worktrees(facts),
+        *_services(facts),
+        *_failing(facts),
+        *_noticed(facts.vitals),
         *_stuck(facts),
         *_unserved(facts),
         *_queue(facts.vitals),
@@ -291,3 +250,59 @@ def _feeds(facts: Facts) -> Iterator[Alert]:
         if feed.name == facts.feed:  # else nobody wants it any more
             message = f"issues of {feed.name} are not heard of: {feed.error}"
             yield Alert(Level.WARNING, Kind.FEED, feed.name, message)
+
+
+def _worktrees(facts: Facts) -> Iterator[Alert]:
+    if facts.worktree_failures > MOST_WORKTREE_FAILURES:
+        yield Alert(
+            Level.ERROR,
+            Kind.WORKTREES,
+            None,
+            f"{facts.worktree_failures:,} worktrees in a row could not be made; "
+            "`agentmux history` says why: mend that",
+        )
+
+
+def _services(facts: Facts) -> Iterator[Alert]:
+    for service in facts.vitals.services:
+        name, state = service.name, service.state
+        kept = service.keeper in facts.alive
+        says = f"service {name!r} is {state}" + (f": {service.message}" if service.message else "")
+        level = Level.ERROR
+        if kept and state in {ServiceState.UNHEALTHY, ServiceState.FAILED}:
+            advice = f"`agentmux services logs {name}` tells more, `restart {name}` tries again"
+        elif kept and state is ServiceState.RECOVERING:
+            level, advice = Level.WARNING, f"`agentmux services logs {name}` tells each step"
+        elif not kept and state in UP:
+            level, says = Level.WARNING, f"nobody keeps service {name!r}, which was {state}"
+            advice = "`agentmux up` starts it again"
+        else:
+            continue
+        yield Alert(level, Kind.SERVICE, name, f"{says}; {advice}")
+
+
+def _failing(facts: Facts) -> Iterator[Alert]:
+    since = to_iso(facts.now - timedelta(hours=1))[:16]
+    lately = [ended for minute, ended in facts.vitals.pace.items() if minute >= since]
+    done, failed = (sum(column) for column in zip((0, 0), *lately, strict=True))
+    if failed > done and failed >= FEW_FAILURES:
+        yield Alert(
+            Level.WARNING,
+            Kind.FAILING,
+            None,
+            f"in the last hour {plural(failed, 'run')} failed and {done:,} completed; "
+            "`agentmux history` says why",
+        )
+
+
+def _noticed(vitals: Vitals) -> Iterator[Alert]:
+    if vitals.noticed:
+        tell = "tells" if vitals.noticed == 1 else "tell"
+        yield Alert(
+            Level.WARNING,
+            Kind.NOTICED,
+            None,
+            f"{plural(vitals.noticed, 'alert')} that {tell} of an error "
+            f"{'waits' if vitals.noticed == 1 else 'wait'} for somebody; "
+            "`agentmux alerts ls` lists, `agentmux alerts ack` acknowledges them",
+        )

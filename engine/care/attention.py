@@ -7,8 +7,7 @@ that is not logged in or has spent its budget, a run that takes very long, a res
 completed, a feed of issues that fails, whatever contradicts itself.
 
 Asked every few seconds by a screen on which nothing moves, so it looks no more often than pays: at
-tasks when something happened, at health every five seconds. A look at something that seems wrong
-takes half a second, for health looks twice.
+tasks when something happened, at health as HealthWatch does.
 """
 
 from __future__ import annotations
@@ -17,80 +16,60 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
-from msgspec import Struct, field
-
-from engine.care.alerts import Kind
-from engine.care.health import take_health
+from engine.care.facts import NEEDS_NOBODY, Kind
 from engine.findings import Level
 from engine.store.needs import read_needs
-from engine.store.vitals import read_vitals
 from engine.text import plural
 from engine.views import AttentionRow, Need
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
-    from engine.care.alerts import Alert
+    from engine.care.facts import Alert
+    from engine.care.health import HealthWatch
     from engine.clock import Clock
-    from engine.config import Config
     from engine.files import Layout
     from engine.store.needs import NeedyTask, NeedyTasks
-    from engine.store.vitals import Vitals
     from engine.views import AlertRow
 
 MOST = 1000
 """So many tasks are told, those that have waited longest; the rest is counted in a last row."""
 
-_HEALTH_EVERY = 5.0
-"""Seconds for which a look at the health is good, if anything was committed since."""
-_HEALTH_AT_REST = 10.0
-"""And if nothing was: only processes can have come or gone."""
 _CHEAP = 0.02
 """Seconds; a look at tasks that took no longer is taken again after whatever happens."""
 _SHARE = 50
 """One that took longer is good for so many times as long: 2 % of a core at most."""
-_PATIENCE = {Kind.RESET: 60.0, Kind.UNSERVED: 4.0}
-"""Seconds for which something may be so and needs nobody: a reset that goes on (it waits 15 s for
-workers), a fleet whose workers are about to start."""
 _SAYS_RETRY = re.compile(r"\bretry (it|the task)\b")
 _NEEDS = {Kind.STALE: Need.STALE, Kind.ORPHAN: Need.ORPHAN, Kind.ENDING: Need.ORPHAN}
-_NEEDS_NOBODY = frozenset({Kind.QUEUE, Kind.HELD})
+_TOLD_ELSEWHERE = NEEDS_NOBODY | {Kind.NOTICED}
+"""Each alert that was noticed has a row of its own."""
 _HELD = frozenset({Kind.LOGIN, Kind.BUDGET})
 """What holds the claims of an agent until somebody mends it and resumes them."""
 
 
-class _Wrong(Struct):
-    """What health told last: its alerts, each with the moment since when it has been so."""
-
-    looked_at: float = float("-inf")
-    seq: int = -1
-    alerts: tuple[tuple[Alert, datetime], ...] = ()
-    first_seen: dict[str, datetime] = field(default_factory=dict)
-
-
 class Attention:
-    """Knows what needs a person; remembers when it first saw what has no time of its own."""
+    """Knows what needs a person."""
 
     def __init__(
         self,
         layout: Layout,
-        config: Config,
         clock: Clock,
+        health: HealthWatch,
         last_seq: Callable[[], Awaitable[int]],
         alerts: Callable[[int], Awaitable[list[AlertRow]]],
     ) -> None:
         self._layout = layout
-        self._config = config
         self._clock = clock
+        self._health = health
         self._last_seq = last_seq
         self._alerts = alerts
         self._looking = asyncio.Lock()
         self._seq = -1
         self._task_rows: list[AttentionRow] = []
         self._rest: list[AttentionRow] = []
+        self._alert_rows: list[AttentionRow] = []
         self._tasks_good_until = 0.0
-        self._wrong = _Wrong()
 
     async def rows(self) -> list[AttentionRow]:
         """Return what needs a person, oldest first; a last row counts what is not told.
@@ -101,8 +80,8 @@ class Attention:
         """
         async with self._looking:
             await self._look_at_tasks()
-            await self._look_at_health()
-        rows = [*self._task_rows, *self._alert_rows()]
+            wrong = await self._wrong()
+        rows = [*self._task_rows, *self._alert_rows, *wrong]
         rows.sort(key=lambda row: (row.since, row.key))
         return [*rows, *self._rest]
 
@@ -115,7 +94,7 @@ class Attention:
             return
         tasks, took = await asyncio.to_thread(self._read)
         self._task_rows, self._rest = [*map(_task_row, tasks.tasks)], _rest(tasks)
-        self._task_rows += map(_noticed_row, await self._alerts(MOST))
+        self._alert_rows = [*map(_noticed_row, await self._alerts(MOST))]
         self._seq = seq
         self._tasks_good_until = began + (took * _SHARE if took > _CHEAP else 0)
 
@@ -123,51 +102,23 @@ class Attention:
         began = self._clock.monotonic()
         return read_needs(self._layout.database, MOST), self._clock.monotonic() - began
 
-    async def _look_at_health(self) -> None:
-        wrong = self._wrong
-        age = self._clock.monotonic() - wrong.looked_at
-        if age < (_HEALTH_AT_REST if self._seq == wrong.seq else _HEALTH_EVERY):
-            return
-        health = await take_health(self._layout, self._config, self._clock)
-        alerts = [alert for alert in health.alerts if _needs_somebody(alert)]
-        times: Mapping[str, datetime] = {}
-        if alerts:
-            times = _times(await asyncio.to_thread(read_vitals, self._layout.database))
-        now = self._clock.now()
-        # What is over is forgotten: if it comes again, it is new.
-        seen = {key: wrong.first_seen.get(key, now) for key in map(_key, alerts)}
-        self._wrong = _Wrong(
-            looked_at=self._clock.monotonic(),
-            seq=self._seq,
-            alerts=tuple((one, times.get(_key(one), seen[_key(one)])) for one in alerts),
-            first_seen=seen,
-        )
-
-    def _alert_rows(self) -> Iterable[AttentionRow]:
-        now = self._clock.now()
-        for alert, since in self._wrong.alerts:
-            if (now - since).total_seconds() < _PATIENCE.get(alert.kind, 0.0):
-                continue
-            yield _alert_row(alert, since)
+    async def _wrong(self) -> list[AttentionRow]:
+        """Return what health finds wrong, but for what an alert that was noticed tells of."""
+        noticed = {row.subject for row in self._alert_rows}
+        return [
+            _alert_row(alert, since)
+            for alert, since in await self._health.alerts()
+            if _needs_somebody(alert)
+            and not (alert.kind is Kind.SERVICE and alert.subject in noticed)
+        ]
 
 
 def _needs_somebody(alert: Alert) -> bool:
-    return alert.level is not Level.NOTE and alert.kind not in _NEEDS_NOBODY
+    return alert.level is not Level.NOTE and alert.kind not in _TOLD_ELSEWHERE
 
 
 def _key(alert: Alert) -> str:
     return f"{alert.kind}:{alert.subject or ''}"
-
-
-def _times(vitals: Vitals) -> dict[str, datetime]:
-    """Return since when what alerts tell has been so, by their keys, as far as the store knows."""
-    times = {f"{Kind.STALE}:{worker.id}": worker.beat_at for worker in vitals.workers}
-    times |= {f"{Kind.ENDING}:{run.run_id}": run.since for run in vitals.leaving}
-    times |= {f"{Kind.FEED}:{feed.name}": feed.since for feed in vitals.feeds}
-    for run in vitals.runs:
-        if run.since is not None:
-            times[f"{Kind.STUCK}:{run.task_id}"] = run.since
-    return times
 
 
 def _alert_row(alert: Alert, since: datetime) -> AttentionRow:

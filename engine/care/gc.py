@@ -4,6 +4,8 @@ Nothing is removed by itself, and only what lies below artifacts/ and state/: no
 there, and a name that is not one of ours is left alone. The record of a run stays in the store;
 only its files go. Quarantine and backups are never touched: they are for people to look at.
 
+What an alert told goes once somebody has acknowledged it, and that long ago.
+
 The log is the backup of the store, so a rotated file goes only together with its rows of the
 events table, and only if the store could be rebuilt without it (see store.forgetting).
 
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from engine.care.gcplan import OldLog, OldRun, Plan, busy_folders, in_words, plan
+from engine.care.gcplan import OldBody, OldLog, OldRun, Plan, busy_folders, in_words, plan
 from engine.commands import Refusal
 from engine.errors import AgentmuxError, Code
 from engine.logfiles import find_end, open_log
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UNTOUCHED",
     "Collected",
+    "OldBody",
     "OldLog",
     "OldRun",
     "Plan",
@@ -60,6 +63,7 @@ class Collected(Struct):
     folders: int = 0
     logs: int = 0
     events: int = 0
+    bodies: int = 0
     bytes: int = 0
     refused: list[Refusal] = field(default_factory=list)
 
@@ -77,6 +81,9 @@ async def carry_out(plan: Plan, forget: Callable[[int, int], Awaitable[int]]) ->
         names = plan.emptied[begin : begin + _AT_ONCE]
         with _told(collected, plan.layout.artifacts):
             await asyncio.to_thread(_remove_emptied, plan, names, collected)
+    if plan.bodies:
+        with _told(collected, plan.layout.alerts):
+            await asyncio.to_thread(_remove_bodies, plan, collected)
     if plan.upto:
         with _told(collected, plan.layout.log):
             # The rows first: a file without rows is known to be left over, not the reverse.
@@ -121,6 +128,17 @@ def _remove_emptied(plan: Plan, names: Iterable[str], collected: Collected) -> N
                 # something there.
                 continue
             collected.folders += 1
+
+
+def _remove_bodies(plan: Plan, collected: Collected) -> None:
+    with _folder(plan.layout.alerts) as alerts:
+        for body in plan.bodies:
+            try:
+                os.unlink(body.name, dir_fd=alerts)
+            except FileNotFoundError:
+                continue
+            collected.bodies += 1
+            collected.bytes += body.bytes
 
 
 def _remove_logs(plan: Plan, collected: Collected) -> None:

@@ -65,6 +65,13 @@ class OldLog(Struct, frozen=True):
     bytes: int
 
 
+class OldBody(Struct, frozen=True):
+    """A file below state/alerts/ that may go: its name and its size."""
+
+    name: str
+    bytes: int
+
+
 class Plan(Struct, frozen=True):
     """What gc removes, or would remove.
 
@@ -79,12 +86,19 @@ class Plan(Struct, frozen=True):
     logs: tuple[OldLog, ...] = ()
     upto: int = 0
     events: int = 0
+    bodies: tuple[OldBody, ...] = ()
     kept: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """How much is freed on the disk; the database keeps its size and uses the room again."""
-        return sum(item.bytes for item in chain[OldRun | OldLog](self.runs, self.logs))
+        items = chain[OldRun | OldLog | OldBody](self.runs, self.logs, self.bodies)
+        return sum(item.bytes for item in items)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.runs or self.emptied or self.logs or self.upto or self.bodies)
 
 
 def plan(layout: Layout, older_than: timedelta, now: datetime) -> Plan:
@@ -99,6 +113,7 @@ def plan(layout: Layout, older_than: timedelta, now: datetime) -> Plan:
             finder = _Finder(db, layout, older_than, now)
             finder.look_at_runs()
             finder.look_at_logs()
+            finder.look_at_alerts()
             return finder.plan()
     except sqlite3.Error as error:
         raise storage_error(error, layout.database) from error
@@ -135,6 +150,7 @@ class _Finder:
         self._runs: list[OldRun] = []
         self._emptied: list[str] = []
         self._logs: list[OldLog] = []
+        self._bodies: list[OldBody] = []
         self._first = db.execute("SELECT min(seq) FROM events").fetchone()[0] or 0
         self._upto = 0
         self._kept: list[str] = []
@@ -148,6 +164,7 @@ class _Finder:
             tuple(self._logs),
             self._upto,
             max(0, self._upto - self._first + 1) if self._first else 0,
+            tuple(self._bodies),
             tuple(self._kept),
         )
 
@@ -245,6 +262,23 @@ class _Finder:
             self._logs.append(OldLog(path, end.seq, size))
             self._upto = max(self._upto, end.seq)
 
+    def look_at_alerts(self) -> None:
+        """Decide about what alerts told: it goes once somebody has seen to it, and long ago."""
+        rows = self._db.execute("SELECT body, acknowledged_at <= ? FROM alerts", (self._ended_by,))
+        seen_to = {body: bool(old) for body, old in rows if body is not None}
+        drafts = self._db.execute("SELECT source FROM watched WHERE draft > 0")
+        begun = {self._layout.alert_draft(source).name for (source,) in drafts}
+        try:
+            with os.scandir(self._layout.alerts) as entries:
+                found = [(e.name, e.stat(follow_symlinks=False)) for e in entries if _is_plain(e)]
+        except FileNotFoundError:
+            return
+        for name, facts in sorted(found, key=lambda one: one[0]):
+            # What no alert names may be about to be named.
+            forgotten = facts.st_mtime <= self._stranger_since and name not in begun
+            if seen_to.get(f"{self._layout.alerts.name}/{name}", forgotten):
+                self._bodies.append(OldBody(name, facts.st_size))
+
     def _is_old(self, seq: int) -> bool:
         row = self._db.execute("SELECT ts FROM events WHERE seq = ?", (seq,)).fetchone()
         return row is not None and row[0] <= self._ended_by
@@ -253,6 +287,10 @@ class _Finder:
 def busy_folders(db: sqlite3.Connection) -> set[str]:
     """Return the folder names of the tasks that a run may be writing for."""
     return {safe_name(row[0]) for row in db.execute(_BUSY)}
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith((".md", ".draft")) and entry.is_file(follow_symlinks=False)
 
 
 def _measure(folder: Path) -> tuple[int, float]:

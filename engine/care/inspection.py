@@ -222,7 +222,7 @@ def _permissions(layout: Layout) -> list[Finding]:
 
 def open_to_others(layout: Layout) -> Iterator[tuple[Path, int, int]]:
     """Yield what others can reach: its path, its mode and the right one. Links are left alone."""
-    folders = (layout.heartbeats, layout.pids, layout.control)
+    folders = (layout.heartbeats, layout.pids, layout.control, layout.alerts, layout.services)
     inside = (file for folder in (layout.state, *folders) for file in sorted(folder.glob("*")))
     for path in dict.fromkeys((layout.state, *folders, layout.artifacts, *inside)):
         try:

@@ -8,6 +8,7 @@
     steering   tasks seed / cancel / release / retry / kill / purge, unlock, stop, kill, hold,
                resume, reset, worker --stop; it asks in `asking`, answers by engine.receipts
     working    run, worker
+    serving    serve
     session    opens the engine; `signals` and `progress` are about how long that and all else takes
     tables     rows and details as text; `report` is status.md; `render` draws and prints
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 _MOST_WORKERS = 64
+_LAST_PORT = 65535
 
 
 class Once(argparse.Action):
@@ -190,6 +191,14 @@ def at_least_none(text: str) -> int:
 def seq(text: str) -> int:
     """Read the number of an event."""
     return int(_number(int, text, least=0, what="the number of an event"))
+
+
+def port(text: str) -> int:
+    """Read a port; 0 is any that is free."""
+    number = at_least_none(text)
+    if number > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{number} is no port; {_LAST_PORT} is the last")
+    return number
 
 
 def seconds(text: str) -> float:

@@ -10,25 +10,43 @@ from typing import TYPE_CHECKING
 from engine.care.health import take_health
 from engine.care.inspection import inspect
 from engine.cli.progress import slow_steps
-from engine.cli.render import heading, paint, say, say_json, say_json_list, say_raw, use_colour
+from engine.cli.render import (
+    Column,
+    heading,
+    paint,
+    print_table,
+    say,
+    say_json,
+    say_json_list,
+    say_raw,
+    use_colour,
+)
 from engine.cli.session import existing_engine, require_store
 from engine.commands import Step
 from engine.config import load_config, settings_file
 from engine.core import Engine
 from engine.errors import AgentmuxError
 from engine.executors import builtin_executors, plugins
+from engine.figures import TOTALS, describe_counters, describe_health, totals_row
 from engine.files import Layout
 from engine.findings import Finding, Level
 from engine.github import GithubError, find_gh
 from engine.model import to_json
 from engine.text import age, clean_text
+from engine.views import HealthStatus
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from engine.care.health import Health
+    from engine.care.health import Report
+    from engine.views import Metrics
 
+_OF_STATUS = {
+    HealthStatus.OK: "good",
+    HealthStatus.WARNING: "human",
+    HealthStatus.DEGRADED: "bad",
+}
 _STYLES = {Level.ERROR: "bad", Level.WARNING: "human", Level.NOTE: "dim"}
 
 
@@ -100,15 +118,19 @@ def _say_to_people(findings: Sequence[Finding], done: Sequence[str], *, repaired
 async def health(args: argparse.Namespace) -> int:
     """`health`: exit 1 only when degraded, which is an alert of level error."""
     async with existing_engine(args.state_dir, read_only=True) as engine:
-        seen = await take_health(engine.layout, engine.config, engine.clock)
+        seen = await take_health(engine.layout, engine.project, engine.config, engine.clock)
+        metrics = await engine.queries.metrics()
     if args.json:
-        say_json(to_json(seen))
+        say_json(to_json(seen) | {"metrics": to_json(metrics)})
     else:
         _say_health(seen)
+        _say_metrics(metrics)
     return 1 if seen.degraded else 0
 
 
-def _say_health(seen: Health) -> None:
+def _say_health(seen: Report) -> None:
+    words = describe_health(seen.health)
+    say_raw(paint(words, _OF_STATUS[seen.status], colour=use_colour()))
     oldest = seen.oldest_running_age
     age_of_oldest = "" if oldest is None else f", the oldest for {age(oldest / 1000)}"
     say(
@@ -124,8 +146,18 @@ def _say_health(seen: Health) -> None:
         heading("alerts")
     for alert in seen.alerts:
         _say_marked(alert.level.value, _STYLES[alert.level], f"{alert.kind}: {alert.message}")
-    if not seen.alerts:
-        say("healthy")
+
+
+def _say_metrics(metrics: Metrics) -> None:
+    agents = metrics.of_agents()
+    if not agents:
+        return
+    heading("runs since the beginning")
+    print_table(
+        [Column("agent", yields=1), *(Column(title, right=True) for title in TOTALS[1:])],
+        map(totals_row, agents),
+    )
+    say(describe_counters(metrics))
 
 
 def _say_marked(word: str, style: str, text: str) -> None:

@@ -29,13 +29,18 @@ async def collect(args: argparse.Namespace) -> int:
         with busy_if_slow("looking for what is old"):
             now = engine.clock.now()
             plan = await asyncio.to_thread(gc.plan, engine.layout, args.older_than, now)
-        sentence = in_words(len(plan.runs), len(plan.logs), plan.events, plan.bytes)
-        empty = not (plan.runs or plan.emptied or plan.logs or plan.upto)
+        counts = gc.Collected(
+            runs=len(plan.runs),
+            folders=len(plan.emptied),
+            logs=len(plan.logs),
+            events=plan.events,
+            bodies=len(plan.bodies),
+            bytes=plan.bytes,
+        )
+        sentence = in_words(counts)
+        empty = plan.is_empty
         if args.dry_run or empty:
             if args.json:
-                counts = gc.Collected(
-                    len(plan.runs), len(plan.emptied), len(plan.logs), plan.events, plan.bytes
-                )
                 say_json(_as_json(plan, counts, dry_run=args.dry_run))
                 return 0
             nothing = f"nothing that may go is older than {age(args.older_than.total_seconds())}"
@@ -50,20 +55,21 @@ async def collect(args: argparse.Namespace) -> int:
     if args.json:
         say_json(_as_json(plan, collected, dry_run=False))
     else:
-        gone = in_words(collected.runs, collected.logs, collected.events, collected.bytes)
-        say(f"removed {gone}")
+        say(f"removed {in_words(collected)}")
         _say_kept(plan)
     for code, refusal in receipts.refusal_lines(collected.refused):
         complain(code, refusal)
     return 1 if collected.refused else 0
 
 
-def in_words(runs: int, logs: int, events: int, size: int) -> str:
+def in_words(what: gc.Collected) -> str:
     """Say how much it is."""
-    parts = [f"the artifacts of {plural(runs, 'run')}"] if runs else []
-    if logs or events:
-        parts.append(f"{plural(logs, 'rotated log')} with {plural(events, 'event')}")
-    return f"{' and '.join(parts) or 'empty folders'} ({in_bytes(size)})"
+    parts = [f"the artifacts of {plural(what.runs, 'run')}"] if what.runs else []
+    if what.logs or what.events:
+        parts.append(f"{plural(what.logs, 'rotated log')} with {plural(what.events, 'event')}")
+    if what.bodies:
+        parts.append(f"what {plural(what.bodies, 'alert')} told")
+    return f"{' and '.join(parts) or 'empty folders'} ({in_bytes(what.bytes)})"
 
 
 def in_bytes(size: int) -> str:

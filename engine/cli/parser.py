@@ -23,6 +23,7 @@ from engine.cli.arguments import (
     need,
     need_text,
     pair,
+    port,
     refuse_rest,
     seconds,
     seq,
@@ -39,6 +40,7 @@ CHECKING = "engine.cli.checking"
 COLLECTING = "engine.cli.collecting"
 READING = "engine.cli.reading"
 SERVICES = "engine.cli.services"
+SERVING = "engine.cli.serving"
 STEERING = "engine.cli.steering"
 TRANSCRIPT = "engine.cli.transcript"
 WORKING = "engine.cli.working"
@@ -92,6 +94,7 @@ def build_parser() -> Parser:
     commands = Commands(parser.add_subparsers(metavar="COMMAND", required=True, dest="command"))
     _add_working(commands)
     _add_services(commands)
+    _add_serving(commands)
     _add_workers(commands)
     _add_tasks(commands)
     _add_reading(commands)
@@ -127,6 +130,26 @@ def _add_working(commands: Commands) -> None:
             worker.error("--stop needs --worker-id; `agentmux ps` lists the live workers")
 
     worker.set_defaults(check=check)
+
+
+def _add_serving(commands: Commands) -> None:
+    serve = commands.add(
+        "serve",
+        f"{SERVING}:serve",
+        "serve the HTTP API until Ctrl+C",
+        more="Each request needs the token that lies in api.token of the state folder.",
+    )
+    serve.add_argument(
+        "--host",
+        metavar="H",
+        help="the address to listen on (default: api: host: of agentmux.yaml, else 127.0.0.1)",
+    )
+    serve.add_argument(
+        "--port",
+        type=port,
+        metavar="P",
+        help="0: any that is free (default: api: port: of agentmux.yaml, else 8383)",
+    )
 
 
 def _add_workers(commands: Commands) -> None:
@@ -413,9 +436,9 @@ def _add_upkeep(commands: Commands) -> None:
     commands.add(
         "health",
         f"{CHECKING}:health",
-        "print counts and alerts",
+        "say how the fleet is, and why; print counts and alerts",
         json=True,
-        more="Exit 1 only for an alert of level error.",
+        more="Exit 1 only if degraded, which is an alert of level error.",
     )
     doctor = commands.add(
         "doctor",

@@ -7,11 +7,9 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from engine.branches import branches_of
 from engine.cli import report, tables
 from engine.cli.render import (
-    as_json,
     check_reader,
     heading,
     print_table,
@@ -23,9 +21,10 @@ from engine.cli.render import (
 )
 from engine.cli.session import existing_engine
 from engine.clock import SystemClock
-from engine.files import read_regular, write_private
-from engine.filters import AGENT, Filter, Term, likely_meant, parse_filter, state_terms
+from engine.files import write_private
+from engine.filters import Filter, likely_meant, state_terms, task_filter
 from engine.model import LIVE_WORKERS, to_json
+from engine.shapes import as_json, detail_json, event_json, worker_json
 from engine.text import clean_text
 from engine.views import IN_FILE
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     from engine.core import Engine
     from engine.model import Event
-    from engine.views import RunRow
 
 _READER_CHECK = 0.5
 PAGE = 2000
@@ -61,9 +59,9 @@ async def show_task(args: argparse.Namespace) -> int:
     """`tasks show`."""
     async with existing_engine(args.state_dir, read_only=True) as engine:
         detail = await engine.queries.detail(args.id)
-        branches = await asyncio.to_thread(_branches, engine, detail.runs)
+        branches = await asyncio.to_thread(branches_of, detail.runs, engine.layout)
     if args.json:
-        say_json(tables.detail_json(detail, branches))
+        say_json(detail_json(detail, branches))
         return 0
     now = SystemClock().now()
     for label, text in tables.definition_lines(detail, now):
@@ -82,26 +80,6 @@ async def show_task(args: argparse.Namespace) -> int:
     return 0
 
 
-class _About(msgspec.Struct):
-    """What is read of an agent.json."""
-
-    branch: str = ""
-
-
-def _branches(engine: Engine, runs: Sequence[RunRow]) -> dict[str, str]:
-    """Return the branches that runs worked on, however they ended, by the ids of the runs."""
-    found = {}
-    for run in runs:
-        branch = (run.result or {}).get("branch")
-        if branch is None:  # a run that has no result, or goes on, has noted it all the same
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
-                noted = read_regular(engine.layout.run_folder(run.task_id, run.id) / "agent.json")
-                branch = msgspec.json.decode(noted, type=_About).branch
-        if branch and isinstance(branch, str):
-            found[run.id] = branch
-    return found
-
-
 async def list_workers(args: argparse.Namespace) -> int:
     """`ps`: a worker counts as live only while its process is."""
     async with existing_engine(args.state_dir, read_only=True) as engine:
@@ -110,10 +88,7 @@ async def list_workers(args: argparse.Namespace) -> int:
     shown = [worker for worker in workers if args.all or worker.alive]
     now = SystemClock().now()
     if args.json:
-        say_json_list(
-            to_json(worker) | {"activity": tables.worker_status(worker, now, stale_after)}
-            for worker in shown
-        )
+        say_json_list(worker_json(worker, now, stale_after) for worker in shown)
     elif shown:
         print_table(tables.WORKERS, tables.worker_rows(shown, now, stale_after))
     else:
@@ -179,12 +154,7 @@ async def status(args: argparse.Namespace) -> int:
 
 def selection(args: argparse.Namespace, words: str = "") -> Filter:
     """Return the filter that --state, --agent and words ask for together."""
-    terms = parse_filter(words).terms
-    if args.state is not None:
-        terms += state_terms(args.state)
-    if args.agent is not None:
-        terms += (Term(AGENT, args.agent),)
-    return Filter(terms)
+    return task_filter(words, state=args.state, agent=args.agent)
 
 
 def _no_task(where: Filter) -> str:
@@ -193,7 +163,10 @@ def _no_task(where: Filter) -> str:
 
 
 async def _look(engine: Engine) -> report.Status:
+    from engine.care.health import take_health  # noqa: PLC0415 - lists start without it
+
     queries = engine.queries
+    seen = await take_health(engine.layout, engine.project, engine.config, engine.clock)
     blocked = Filter(state_terms("blocked"))
     return report.Status(
         at=SystemClock().now(),
@@ -206,6 +179,7 @@ async def _look(engine: Engine) -> report.Status:
         stale_after=engine.config.stale_after,
         spent=await queries.spent(),
         holds=await queries.holds(),
+        health=seen.health,
     )
 
 
@@ -214,7 +188,7 @@ async def _print_log(engine: Engine, after: int, *, as_lines: bool) -> int:
     while page := await engine.queries.events(after=after, limit=PAGE):
         if as_lines:
             for event in page:
-                say_json(tables.event_json(event))
+                say_json(event_json(event))
         else:
             _print_events(page)
         after = page[-1].seq
@@ -239,7 +213,7 @@ async def _print_json_log(engine: Engine, after: int) -> None:
     """Print the log as one JSON list, a page at a time."""
     lead = "[\n"
     while page := await engine.queries.events(after=after, limit=PAGE):
-        say_raw(lead + ",\n".join(as_json(tables.event_json(event)) for event in page))
+        say_raw(lead + ",\n".join(as_json(event_json(event)) for event in page))
         after, lead = page[-1].seq, ","
     say_raw("[]" if lead != "," else "]")
 

@@ -6,7 +6,6 @@ cut, coloured or wrapped. Everything printed is cleaned here (DESIGN §4.6).
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shutil
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from engine.shapes import as_json
 from engine.text import ELLIPSIS, cells, clean_text, cut_middle
 
 if TYPE_CHECKING:
@@ -128,11 +128,6 @@ def say_json_list(values: Iterable[Any]) -> None:
     """Print a JSON list with one element a line, so that line tools can work on it too."""
     body = ",\n".join(as_json(value) for value in values)
     say_raw(f"[\n{body}\n]" if body else "[]")
-
-
-def as_json(value: Any) -> str:
-    """Write JSON in ASCII: every control and bidi character is an escape, so it is clean."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def complain(code: Code, sentence: str) -> None:

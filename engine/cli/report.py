@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from engine.cli.tables import event_json, worker_status
 from engine.clock import to_iso
+from engine.figures import describe_health
 from engine.model import Spending, State, to_json
 from engine.narrate import describe, describe_reasons, event_symbol, how_lifted
+from engine.shapes import event_json, worker_json, worker_status
 from engine.text import age, clean_text, money, plural, tokens
-from engine.views import SpentRow
+from engine.views import Health, SpentRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,7 @@ class Status(Struct, frozen=True):
     stale_after: float
     spent: Sequence[SpentRow] = ()
     holds: Sequence[HoldRow] = ()
+    health: Health = Health()
 
 
 def escape(text: str) -> str:
@@ -75,6 +77,7 @@ def as_markdown(status: Status) -> str:
         f"{progress.by_state.get(State.CANCELLED, 0):,} cancelled; "
         f"{progress.needs_human:,} in need of a human."
     )
+    lines.append(f"Health: {escape(describe_health(status.health))}.")
     if progress.held:
         held = ", ".join("all agents" if one == "*" else escape(one) for one in progress.held)
         lines.append(f"Claims are held for {held}.")
@@ -102,9 +105,9 @@ def as_json(status: Status) -> dict[str, Any]:
         "blockedCount": status.blocked_count,
         "spent": to_json(list(status.spent)),
         "holds": to_json(list(status.holds)),
+        "health": to_json(status.health),
         "workers": [
-            to_json(worker) | {"activity": worker_status(worker, status.at, status.stale_after)}
-            for worker in status.workers
+            worker_json(worker, status.at, status.stale_after) for worker in status.workers
         ],
         "events": [event_json(event) for event in status.events],
     }

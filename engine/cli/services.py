@@ -15,6 +15,7 @@ from engine.commands import RestartServices, StartServices, StopServices
 from engine.errors import StorageError
 from engine.files import open_regular
 from engine.model import ServiceState, to_json
+from engine.narrate import service_symbol
 from engine.text import age, clean_text
 
 if TYPE_CHECKING:
@@ -37,15 +38,12 @@ TABLE = (
     Column("recovery", drops=6),
     Column("why", yields=4, least=16, sentence=True),
 )
-_LOOKS = {
-    ServiceState.READY: ("●", "good"),
-    ServiceState.STARTING: ("◐", "accent"),
-    ServiceState.RECOVERING: ("◐", "accent"),
-    ServiceState.STOPPING: ("◐", "dim"),
-    ServiceState.WAITING: ("◦", "dim"),
-    ServiceState.STOPPED: ("–", "dim"),  # noqa: RUF001 - an en dash is meant
-    ServiceState.UNHEALTHY: ("▲", "human"),
-    ServiceState.FAILED: ("✗", "bad"),
+_STYLES = {
+    ServiceState.READY: "good",
+    ServiceState.STARTING: "accent",
+    ServiceState.RECOVERING: "accent",
+    ServiceState.UNHEALTHY: "bad",
+    ServiceState.FAILED: "bad",
 }
 _POLL = 0.25
 _BLOCK = 1 << 16
@@ -129,7 +127,7 @@ def _clean(line: bytes) -> str:
 
 
 def _row(service: ServiceRow, now: datetime) -> tuple[Cell | str, ...]:
-    symbol, style = _LOOKS[service.state]
+    symbol, style = service_symbol(service.state), _STYLES.get(service.state, "dim")
     kept = service.keeper is not None
     message = service.message
     if not kept and service.state not in {ServiceState.STOPPED, ServiceState.FAILED}:

@@ -53,7 +53,9 @@ async def opened_engine(
 
 
 @asynccontextmanager
-async def existing_engine(state_dir: Path, *, read_only: bool) -> AsyncIterator[Engine]:
+async def existing_engine(
+    state_dir: Path, *, read_only: bool, keeps_services: bool = False
+) -> AsyncIterator[Engine]:
     """Open the engine over a store that is there already.
 
     Raises:
@@ -66,7 +68,9 @@ async def existing_engine(state_dir: Path, *, read_only: bool) -> AsyncIterator[
         raise StorageError(
             f"{database} is gone, but its log is there; `agentmux doctor --repair` rebuilds it"
         )
-    async with opened_engine(state_dir, read_only=read_only) as engine:
+    async with opened_engine(
+        state_dir, read_only=read_only, keeps_services=keeps_services
+    ) as engine:
         yield engine
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from engine.cli.tables import local_time, worker_status
+from engine.cli.tables import local_time
 from engine.clock import to_iso
 from engine.model import ACTIVE, ALL_AGENTS, EventType, State, to_json
 from engine.narrate import describe
+from engine.shapes import worker_json, worker_status
 from engine.text import clean_text, plural
 
 if TYPE_CHECKING:
@@ -168,10 +169,7 @@ def summary_json(glance: Glance) -> dict[str, Any]:
     return {
         "at": to_iso(glance.at),
         "progress": to_json(glance.progress),
-        "workers": [
-            to_json(one) | {"activity": worker_status(one, glance.at, glance.stale_after)}
-            for one in glance.workers
-        ],
+        "workers": [worker_json(one, glance.at, glance.stale_after) for one in glance.workers],
         "needs": to_json(list(glance.needs)),
     }
 

@@ -37,7 +37,8 @@ from engine.commands import (
     Stop,
 )
 from engine.errors import TaskNotFound, WorkerNotFound
-from engine.model import ALL_AGENTS, EventType, camel, to_json
+from engine.model import ALL_AGENTS, EventType
+from engine.shapes import receipt_json
 from engine.text import plural
 
 if TYPE_CHECKING:
@@ -173,8 +174,7 @@ def print_receipt(
 ) -> int:
     """Print what was done; refusals go to stderr, each with its code. Return the exit code."""
     if as_json:
-        counts = {camel(word.replace(" ", "_")): n for word, n in receipt.counts.items()}
-        say_json(to_json(receipt) | {"counts": counts})
+        say_json(receipt_json(receipt))
     else:
         if receipt.dry_run:
             say("a dry run, nothing was changed; it would be:")

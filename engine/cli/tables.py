@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.cli.render import Cell, Column, paint
 from engine.model import ALL_AGENTS, Event, Reason, RunOutcome, State, to_json
 from engine.narrate import describe, describe_reasons, describe_spending, event_symbol, symbol
+from engine.shapes import worker_status
 from engine.text import age, clean_text, duration, money, plural, tokens
 
 if TYPE_CHECKING:
@@ -116,20 +117,6 @@ def worker_rows(
     return rows
 
 
-def worker_status(worker: WorkerRow, now: datetime, stale_after: float) -> str:
-    """Say in one word what a worker does: working, idle, stopping, stale, gone or how it ended.
-
-    `gone` is a worker that the store believes live though its process is not.
-    """
-    if not worker.alive:
-        return "gone" if worker.status in {"live", "stopping"} else worker.status.value
-    if (now - worker.beat_at).total_seconds() > stale_after:
-        return "stale"
-    if worker.status == "stopping":
-        return "stopping"
-    return "working" if worker.task_id is not None else "idle"
-
-
 def run_rows(
     runs: Sequence[RunRow], now: datetime, branches: Mapping[str, str] | None = None
 ) -> list[tuple[Cell | str, ...]]:
@@ -163,22 +150,6 @@ def event_line(event: Event, now: datetime, *, colour: bool = False) -> str:
     style = _event_style(event)
     sign = paint(event_symbol(event), style, colour=colour)
     return f"{event.seq:>6}  {local_time(event.ts, now)}  {sign} {describe(event)}"
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """Return an event in the shape of a line of events.jsonl."""
-    value: dict[str, Any] = to_json(event)
-    data: dict[str, Any] = value.pop("data")
-    return {key: item for key, item in value.items() if item is not None} | data
-
-
-def detail_json(detail: TaskDetail, branches: Mapping[str, str]) -> dict[str, Any]:
-    """Return all about a task; its events in the shape of events.jsonl, its runs with `branch`."""
-    value: dict[str, Any] = to_json(detail)
-    for run in value["runs"]:
-        run["branch"] = branches.get(run["id"])
-    value["events"] = [event_json(event) for event in detail.events]
-    return value
 
 
 def definition_lines(detail: TaskDetail, now: datetime) -> list[tuple[str, str]]:

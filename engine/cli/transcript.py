@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine.cli.render import (
-    as_json,
     check_reader,
     hint,
     is_terminal,
@@ -26,6 +25,7 @@ from engine.files import shown_path
 from engine.growing import News, Standing
 from engine.model import ACTIVE, Spending, State, to_json
 from engine.narrate import describe_spending
+from engine.shapes import as_json
 from engine.text import clean_text, duration, plural
 from engine.transcripts.rows import rows_of
 from engine.transcripts.telling import WHO, Mood, tell

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from engine.cli.render import check_reader, say_json, say_raw
 from engine.cli.session import existing_engine
 from engine.cli.spoken import Glance, Happened, summary, summary_json
-from engine.cli.tables import event_json
 from engine.model import LIVE_WORKERS, EventType
+from engine.shapes import event_json
 
 if TYPE_CHECKING:
     import argparse

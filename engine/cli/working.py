@@ -14,6 +14,7 @@ from engine.cli.render import Column, complain, hint, print_table, say
 from engine.cli.session import first_seed, opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
+from engine.config.services import NO_SERVICES
 from engine.errors import AgentmuxError, Code, ValidationError
 from engine.files import Layout
 from engine.filters import Filter, state_terms
@@ -55,9 +56,7 @@ async def up(args: argparse.Namespace) -> int:
         command = None if args.dag is None else await first_seed(args.state_dir, args.dag)
         async with opened_engine(args.state_dir, keeps_services=True) as engine:
             if not engine.config.services:
-                raise ValidationError(
-                    "agentmux.yaml names no services; give some under `services:`"
-                )
+                raise ValidationError(NO_SERVICES)
             await engine.keeper.open()
             engine.keeper.start()
             async with _told_of_services(engine):

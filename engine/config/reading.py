@@ -40,6 +40,7 @@ _SECTIONS: Mapping[str, Callable[[object, Place, Findings], Any]] = {
     "watch": watch.read_watch,
     "alerts": watch.read_alerts,
     "services": services.read_services,
+    "api": sections.read_api,
     "keys": sections.read_keys,
     "screen": sections.read_screen,
 }

@@ -22,6 +22,7 @@ from engine.config.fields import (
 )
 from engine.config.settings import (
     AgentConfig,
+    ApiConfig,
     GithubConfig,
     McpServer,
     Prices,
@@ -58,6 +59,10 @@ _MONEY = number(above=0, high=1_000_000)
 _PRICE = number(low=0, high=1_000_000)
 _AGENT = name_of("an agent")
 _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
+_HOST = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*"
+)
+"""A name or an address, as it stands in a URL; one of IPv6 without its brackets."""
 _IN_BRACES = re.compile(r"(?<![${])\{([A-Za-z_]+)\}(?!\})")
 
 _SHELL: Mapping[str, Check] = {
@@ -94,6 +99,11 @@ _GITHUB: Mapping[str, Check] = {
     "label": line_of_text(longest=50),
     "every": number(low=5, high=DAY),
     "comment": yes_or_no,
+}
+_API: Mapping[str, Check] = {
+    "host": LINE,
+    "port": whole(low=0, high=65535),
+    "hosts": sequence,
 }
 _SCREEN: Mapping[str, Check] = {
     "bell": yes_or_no,
@@ -201,6 +211,18 @@ def read_github(value: object, place: Place, findings: Findings) -> GithubConfig
     if not _REPO.fullmatch(found["repo"]):
         findings.add((*place, "repo"), f"must be owner/name, not {show(found['repo'])}")
     return GithubConfig(**found)
+
+
+def read_api(value: object, place: Place, findings: Findings) -> ApiConfig:
+    """Read `api:`."""
+    found = fields(value, _API, place, findings)
+    if "hosts" in found:
+        at = (*place, "hosts")
+        found["hosts"] = texts(found["hosts"], at, findings)
+        for index, host in enumerate(found["hosts"]):
+            if not _HOST.fullmatch(host):
+                findings.add((*at, index), f"{show(host)} is no name or address, without port")
+    return ApiConfig(**found)
 
 
 def read_screen(value: object, place: Place, findings: Findings) -> ScreenConfig:

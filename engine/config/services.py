@@ -18,6 +18,7 @@ RESTARTS = ("always", "on-failure", "never")
 NEW = "{new}"
 """What stands for the new folder in the commands of `recover:`."""
 
+NO_SERVICES = "agentmux.yaml names no services; give some under `services:`"
 _SERVICE_NAME = name_of("a service")
 _PORT = whole(low=1, high=65535)
 _STATUS = whole(low=100, high=599)

@@ -220,6 +220,17 @@ class ServiceConfig(Struct, frozen=True):
     recover: Recover | None = None
 
 
+class ApiConfig(Struct, frozen=True):
+    """Where the HTTP API listens. `hosts` are names by which clients may call this machine.
+
+    Those of the loopback interface always are; an address that others can reach needs some.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8383
+    hosts: tuple[str, ...] = ()
+
+
 class ScreenConfig(Struct, frozen=True):
     """What a dashboard does until its user says otherwise.
 
@@ -258,5 +269,6 @@ class Config(Struct, frozen=True):
     watch: WatchConfig = field(default_factory=WatchConfig)
     alerts: AlertsConfig = field(default_factory=AlertsConfig)
     services: Mapping[str, ServiceConfig] = field(default_factory=dict)
+    api: ApiConfig = field(default_factory=ApiConfig)
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     screen: ScreenConfig = field(default_factory=ScreenConfig)

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from engine.clock import to_iso
 from engine.files import private, write_private
-from engine.logwatch.tailing import Position, Tail
+from engine.logwatch.stream import Position
+from engine.logwatch.tailing import Tail
 from engine.model import AlertKind, NewAlert
 from engine.secrets import redact
 from engine.store.watched import WatchedLog
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.logwatch.finding import Finder
-    from engine.logwatch.tailing import Piece
+    from engine.logwatch.stream import Piece
     from engine.store.watched import WatchedRun
 
 SETTLE = timedelta(seconds=1)

@@ -1,12 +1,9 @@
-"""A log that somebody else writes, read on from where it was read to, across restarts.
+"""The log that a name leads to, read on across rotations and restarts.
 
-A position is a file (device, inode), an offset, and the bytes before it. The name may lead to
-another file meanwhile (rotated), to the same one with less in it or with other bytes there (cut and
-written anew), or to none: what is left of the former file is read first, for as long as anybody
-writes to it, then the new one from its beginning.
-
-A line counts once it has ended. One that has not, and does not grow for `_PATIENCE`, is handed out
-as it is; whoever makes something of it says so, and hears of that once the line has ended.
+The name may lead to another file meanwhile (rotated), to the same one with less in it or with other
+bytes there (cut and written anew), or to none: what is left of the former file is read first, for
+as long as anybody writes to it, then the new one from its beginning. What was copied before a cut
+is read from the copy.
 
 Everything here reads the disk: it is for a thread, and for one at a time.
 """
@@ -16,135 +13,22 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct
+from typing import TYPE_CHECKING
 
 from engine.files import open_regular
+from engine.logwatch.stream import MARK, Position, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
-BLOCK = 1 << 20
-"""Bytes that are read at a time."""
-_LONGEST_LINE = 256 * 1024
-"""What is longer counts as several lines."""
-_MARK = 64
-_PATIENCE = 2.0
-"""Seconds after which a line that does not grow is looked at although it has not ended."""
+    from engine.logwatch.stream import Piece
+
 _LINGER = 30.0
 """Seconds for which a file is read on whose name leads to another one by now, and for which nobody
 must have written to it then: a program writes to the old one until it is told of the rotation."""
 _SIBLINGS = 10_000
 """Files of a folder at most among which a rotated one is looked for."""
-
-
-class Position(Struct):
-    """How far a file was read: up to `offset`, which is where a line begins.
-
-    `mark` are the last bytes before it. `told`: that line had not ended, and was told of.
-    """
-
-    dev: int
-    ino: int
-    offset: int = 0
-    mark: bytes = b""
-    told: bool = False
-
-    def to_json(self) -> list[int | str]:
-        """Return it as JSON can hold it."""
-        return [self.dev, self.ino, self.offset, self.mark.hex(), int(self.told)]
-
-    @classmethod
-    def from_json(cls, value: Any) -> Position:
-        """Read what `to_json` returned. Raises ValueError or TypeError for anything else."""
-        dev, ino, offset, mark, told = value
-        return cls(int(dev), int(ino), int(offset), bytes.fromhex(mark), bool(told))
-
-
-class Piece(Struct, frozen=True):
-    """Bytes of a log, from where a line begins. `told`: of its first line was told before.
-
-    `unended`: it is a line that has not ended; who tells of it sets `told` there.
-    """
-
-    data: bytes
-    offset: int
-    told: bool = False
-    unended: Position | None = None
-
-
-class _Stream:
-    """One open file, read on from a position."""
-
-    def __init__(self, file: BinaryIO, now: float, *, is_masked: bool) -> None:
-        facts = os.fstat(file.fileno())
-        self.file = file
-        self.position = Position(facts.st_dev, facts.st_ino)
-        self._is_masked = is_masked
-        self.size = self._looked_at = -1
-        self.grew_at = now
-        self.before_cut: Position | None = None
-        self._written = -1
-
-    def close(self) -> None:
-        self.file.close()
-
-    def measure(self, now: float) -> None:
-        """Look how large the file is; begin anew if what was read is not there any more."""
-        facts, at = os.fstat(self.file.fileno()), self.position
-        if (facts.st_size, facts.st_mtime_ns) == (self.size, self._written):
-            return
-        self.size, self._written, self.grew_at = facts.st_size, facts.st_mtime_ns, now
-        if self.size < at.offset or not (self._is_masked or self.holds(at)):
-            self.before_cut = at
-            self.position = Position(at.dev, at.ino)
-
-    def holds(self, at: Position) -> bool:
-        """Say whether the file has the same bytes before an offset as another had, or this one."""
-        return self._pread(at.offset - len(at.mark), len(at.mark)) == at.mark
-
-    def skip(self) -> None:
-        """Go on from the last line that has begun."""
-        end = self.size
-        at = self.position
-        while end > 0:
-            start = max(0, end - BLOCK)
-            found = self._pread(start, end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        at.offset, at.told = end, False
-        at.mark = self._pread(max(0, end - _MARK), min(end, _MARK))
-
-    def read(self, now: float, *, last: bool = False) -> Piece | None:
-        """Return what comes next: lines that have ended, or one that has not and does not grow.
-
-        `last`: nothing more will come. The position is then behind the lines that have ended.
-        """
-        at = self.position
-        if at.offset >= self.size:
-            return None
-        data = self._pread(at.offset, min(BLOCK, self.size - at.offset))
-        end = data.rfind(b"\n") + 1
-        if not end:
-            if len(data) >= _LONGEST_LINE:
-                end = len(data)
-            elif (last or now - self.grew_at >= _PATIENCE) and self._looked_at != self.size:
-                self._looked_at = self.size
-                return None if at.told else Piece(data, at.offset, unended=at)
-            else:
-                return None
-        piece = Piece(data[:end], at.offset, at.told)
-        at.mark = (at.mark + data[max(0, end - _MARK) : end])[-_MARK:]
-        at.offset, at.told = at.offset + end, False
-        return piece
-
-    def _pread(self, start: int, length: int) -> bytes:
-        return os.pread(self.file.fileno(), length, start) if length > 0 else b""
 
 
 class Tail:
@@ -172,8 +56,8 @@ class Tail:
         self._known = positions
         self._from_end = from_end
         self._is_masked = is_masked
-        self._former: list[_Stream] = []
-        self._current: _Stream | None = None
+        self._former: list[Stream] = []
+        self._current: Stream | None = None
 
     @property
     def positions(self) -> tuple[Position, ...]:
@@ -194,14 +78,14 @@ class Tail:
         Positions are behind a piece as soon as it is yielded. `last`: nothing more will be written.
         """
         self._look(now)
+        self._measure(now)
         for stream in list(self._former):
             yield from self._rest_of(stream, now)
         if self._current is not None:
-            self._current.measure(now)
             while (piece := self._current.read(now, last=last)) is not None:
                 yield piece
 
-    def _rest_of(self, stream: _Stream, now: float) -> Iterator[Piece]:
+    def _rest_of(self, stream: Stream, now: float) -> Iterator[Piece]:
         """Yield what was written to a file whose name leads elsewhere by now, or nowhere."""
         stream.measure(now)
         while (piece := stream.read(now)) is not None:
@@ -213,11 +97,11 @@ class Tail:
             self._former.remove(stream)
             stream.close()
 
-    def _open(self, path: Path, now: float) -> _Stream:
+    def _open(self, path: Path, now: float) -> Stream:
         """Open what a path leads to, from its beginning. Raises OSError."""
-        return _Stream(open_regular(path, linked=True), now, is_masked=self._is_masked)
+        return Stream(open_regular(path, linked=True), now, is_masked=self._is_masked)
 
-    def _streams(self) -> list[_Stream]:
+    def _streams(self) -> list[Stream]:
         return [*self._former, *([self._current] if self._current is not None else [])]
 
     def _look(self, now: float) -> None:
@@ -238,20 +122,52 @@ class Tail:
         else:
             self._take_up(stream, now)
 
-    def _take_up(self, stream: _Stream, now: float) -> None:
+    def _take_up(self, stream: Stream, now: float) -> None:
         """Read on in a file that the path leads to by now."""
         self._step_back(now, stream)
         for other in self._others:
             if other is not self and (position := other.give(stream.position)) is not None:
                 stream.position, self._from_end = position, False
         if not stream.position.offset and not self._from_end:
-            copied = (other.copied_to(stream) for other in self._others if other is not self)
-            stream.position.offset = max(copied, default=0)
+            self._skip_copied(stream)
         self._current = stream
-        stream.measure(now)
+        self._measure(now)
         if self._from_end:
             stream.skip()
         self._from_end = False
+
+    def _measure(self, now: float) -> None:
+        """Look how large the file is. If it was cut, what was not read until then may be a copy."""
+        if self._current is None or not self._current.measure(now):
+            return
+        self._skip_copied(self._current)
+        if (copy := self._copy(self._current, now)) is not None:
+            self._former.append(copy)
+
+    def _skip_copied(self, stream: Stream) -> None:
+        """Go on, in a file that begins anew, from where it is no copy of what was read already."""
+        others = (other for other in self._others if other is not self)
+        copied = [at for other in others if (at := other.copied_to(stream)) is not None]
+        if copied:
+            stream.go_on(max(copied, key=lambda at: at.offset))
+
+    def _copy(self, cut: Stream, now: float) -> Stream | None:
+        """Return the copy that was made of a file before it was cut, if nobody else reads that."""
+        at = cut.before_cut
+        if at is None or len(at.mark) < MARK:
+            return None
+        for path, facts in self._siblings():
+            if facts.st_size <= at.offset or _same(at, facts):
+                continue
+            if any(other.leads_to(facts) for other in self._others):
+                continue
+            with suppress(OSError):
+                stream = self._open(path, now)
+                if stream.holds(at):
+                    stream.go_on(at)
+                    return stream
+                stream.close()
+        return None
 
     def leads_to(self, facts: os.stat_result) -> bool:
         """Say whether this path leads to a file, and it is read here."""
@@ -278,15 +194,15 @@ class Tail:
                 return stream.position
         return None
 
-    def copied_to(self, stream: _Stream) -> int:
+    def copied_to(self, stream: Stream) -> Position | None:
         """Return up to where a file is a copy of what was read here, as `copytruncate` makes it."""
         former = [self._current.before_cut] if self._current is not None else []
         for position in (*self.positions, *former):
-            if position is not None and len(position.mark) == _MARK and stream.holds(position):
-                return position.offset
-        return 0
+            if position is not None and len(position.mark) == MARK and stream.holds(position):
+                return position
+        return None
 
-    def _step_back(self, now: float, stream: _Stream | None = None) -> None:
+    def _step_back(self, now: float, stream: Stream | None = None) -> None:
         """Count what was read until now as former files, but for what `stream` goes on with."""
         if self._current is not None:
             # Another tail may be about to find it under its new name, however old it is.
@@ -305,17 +221,26 @@ class Tail:
                 self._former.append(former)
                 self._from_end = False
 
-    def _find(self, position: Position, now: float) -> _Stream | None:
+    def _find(self, position: Position, now: float) -> Stream | None:
         """Return a file that was read before, and that has another name by now."""
+        for path, facts in self._siblings():
+            if not _same(position, facts):
+                continue
+            with suppress(OSError):
+                stream = self._open(path, now)
+                if _same_file(stream.position, position):
+                    stream.position = position
+                    return stream
+                stream.close()
+        return None
+
+    def _siblings(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield the files beside this one."""
         with suppress(OSError), os.scandir(self.path.parent) as entries:
             for entry in islice(entries, _SIBLINGS):
-                if entry.inode() == position.ino and entry.is_file(follow_symlinks=False):
-                    stream = self._open(self.path.with_name(entry.name), now)
-                    if _same_file(stream.position, position):
-                        stream.position = position
-                        return stream
-                    stream.close()
-        return None
+                with suppress(OSError):
+                    if entry.is_file(follow_symlinks=False):
+                        yield self.path.with_name(entry.name), entry.stat(follow_symlinks=False)
 
 
 def _same(position: Position, facts: os.stat_result) -> bool:

@@ -75,7 +75,8 @@ class AgentOrders:
                     refused.append(Refusal(name, error.code, str(error)))
         await self._store.unregister_agents(dict.fromkeys(gone, ""), dry_run=dry_run)
         words = "ended" if command.end else "registered no more"
-        return Receipt(dry_run, dict.fromkeys(gone, words), tuple(refused))
+        counts = {f"agents {'ended' if command.end else 'forgotten'}": len(gone)} if gone else {}
+        return Receipt(dry_run, dict.fromkeys(gone, words), tuple(refused), counts)
 
     async def _end(self, agent: External) -> None:
         """End an agent's window, and its process. Raises LeaseConflict: it lives on."""

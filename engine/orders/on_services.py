@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.commands import Receipt, Refusal, RestartServices, StartServices, StopServices
-from engine.errors import Code, CommandNotAllowed
+from engine.config.services import NO_SERVICES
+from engine.errors import Code, CommandNotAllowed, ValidationError
 from engine.model import UP, ServiceState
 from engine.services.ending import WATCHDOG
 from engine.store.services import RESTART, START, STOP
@@ -48,7 +49,15 @@ class ServiceOrders:
         self._may_keep = may_keep
 
     async def carry_out(self, command: OnServices, *, dry_run: bool) -> Receipt:
-        """Do it, or with `dry_run` say what would be done; see Engine.execute."""
+        """Do it, or with `dry_run` say what would be done; see Engine.execute.
+
+        Raises:
+            ValidationError: it is for all services, and the settings name none.
+            CommandNotAllowed: nobody keeps them and this process may not, or who does is silent.
+
+        """
+        if command.services is None and not self._services:
+            raise ValidationError(NO_SERVICES)
         rows = {row.name: row for row in await self._queries.services()}
         names = [*self._services] if command.services is None else [*command.services]
         refused = tuple(self._unknown(name) for name in names if name not in self._services)

@@ -7,6 +7,7 @@ the port then is named.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import TYPE_CHECKING
 
 from engine.errors import AgentmuxError
@@ -31,9 +32,14 @@ _POLL = 0.1
 _LISTED = 12
 
 
-def prefix_of(name: str) -> str:
-    """Return what the run ids of all lives of a service begin with."""
-    return f"{SERVICE}{name}-"
+def new_life(name: str) -> str:
+    """Return the run id of a life of a service."""
+    return f"{SERVICE}{name}-{uuid.uuid4().hex[:12]}"
+
+
+def is_life(run_id: str, name: str) -> bool:
+    """Return whether a run id is of a life of a service; `web-2` is another one than `web`."""
+    return run_id.rpartition("-")[0] == f"{SERVICE}{name}"
 
 
 async def end_service(
@@ -70,7 +76,7 @@ async def _end(
 ) -> list[str]:
     known = {run_id: set(members) for run_id, members in lives.items()}
     for process, run_id in (await asyncio.to_thread(tagged, state_dir)).items():
-        if run_id.startswith(prefix_of(name)):
+        if is_life(run_id, name):
             if run_id not in lives:
                 tell(f"found pid {process.pid}, which a former life of the service left")
             known.setdefault(run_id, set()).add(process)

@@ -156,6 +156,11 @@ class Keeper:
             await asyncio.wait(lives.values())
         return list(lives)
 
+    @property
+    def alive(self) -> tuple[str, ...]:
+        """The services that are being started, kept or ended here."""
+        return tuple(name for name in self._kept if name in self._lives)
+
     async def until_ready(self, names: Iterable[str] | None = None) -> list[str]:
         """Wait until services are ready; return those that will not be."""
 

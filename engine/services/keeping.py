@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -23,7 +22,7 @@ from engine.files import private
 from engine.model import AlertKind, NewAlert, ServiceState
 from engine.processes.census import RUN_ID, STATE_DIR
 from engine.processes.trees import spawn
-from engine.services.ending import end_service, prefix_of
+from engine.services.ending import end_service, new_life
 from engine.services.ports import holders
 from engine.services.probing import find_fault
 from engine.services.recovering import Recovery, RecoveryFailed
@@ -57,13 +56,13 @@ _IN_PROGRESS, _COMPLETE, _FAILED = "in progress", "complete", "failed"
 class _Fate(Struct, frozen=True):
     """Why a life is over, or must be. `code`: it ended by itself. `hopeless`: so would the next.
 
-    `was_ready`: it was well until then.
+    `unmade`: it was never ready, so a recovery may be what the next life needs.
     """
 
     why: str
     code: int | None = None
     hopeless: bool = False
-    was_ready: bool = False
+    unmade: bool = False
 
 
 class Kept:
@@ -178,7 +177,7 @@ class Kept:
                 return
             if time.monotonic() - began >= _STEADY:
                 restarts, backoff = 0, self.config.backoff
-            if not fate.was_ready:
+            if fate.unmade:
                 await self._mend_before_start(why)
             restarts += 1
             await self._stand(
@@ -219,7 +218,7 @@ class Kept:
                     task.cancel()
                 await asyncio.gather(ended, care, return_exceptions=True)
         code = child.reap()
-        return _Fate(f"it ended with {code}", code, was_ready=self.up.is_set())
+        return _Fate(f"it ended with {code}", code, unmade=not self.up.is_set())
 
     async def _find_obstacle(self) -> str:
         """End what former lives have left, and see that the port is free."""
@@ -234,7 +233,7 @@ class Kept:
         program = find_program(word, self._cwd, os.environ.get("PATH", os.defpath))
         if program is None:
             raise FileNotFoundError(f"there is no program {word!r}")
-        run_id = f"{prefix_of(self.name)}{uuid.uuid4().hex[:12]}"
+        run_id = new_life(self.name)
         tag = {RUN_ID: run_id, STATE_DIR: str(self._layout.state.resolve())}
         self._since = time.time()
         self._guard.begin(run_id)
@@ -258,12 +257,12 @@ class Kept:
     async def _care(self) -> _Fate:
         """Look at it until it must be ended; return why."""
         if fault := await self._until_ready():
-            return _Fate(f"it was not ready within {self.config.ready_timeout:g} s: {fault}")
+            why = f"it was not ready within {self.config.ready_timeout:g} s: {fault}"
+            return _Fate(why, unmade=True)
         await self._is_ready()
         health = self.config.health
         if health is None:
-            await asyncio.Event().wait()
-        assert health is not None
+            health = await asyncio.Future[Never]()
         failures = 0
         while True:
             await asyncio.sleep(health.every)
@@ -274,7 +273,7 @@ class Kept:
                 alerts = self._alert(f"it is unhealthy: {fault}", error=False)
                 await self._stand(ServiceState.UNHEALTHY, fault, alerts=alerts)
                 if why := await self._mend(health, fault):
-                    return _Fate(why, was_ready=True)
+                    return _Fate(why)
                 failures = 0
 
     async def _until_ready(self) -> str:

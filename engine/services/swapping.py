@@ -68,8 +68,11 @@ def _exchange(one: bytes, other: bytes) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and all in it, if it is there. Raises OSError."""
+    """Remove a folder and all in it, or a link to one, if it is there. Raises OSError."""
     try:
-        shutil.rmtree(folder)
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
     except FileNotFoundError:
         return

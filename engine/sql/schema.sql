@@ -151,6 +151,14 @@ CREATE TABLE spent (
   output_tokens INTEGER NOT NULL DEFAULT 0,
   cost          REAL NOT NULL DEFAULT 0       -- US dollars
 ) WITHOUT ROWID;
+-- And what they had taken before that reset.
+CREATE TABLE spent_before (
+  agent         TEXT PRIMARY KEY NOT NULL,
+  input_tokens  INTEGER NOT NULL DEFAULT 0,
+  cached_tokens INTEGER NOT NULL DEFAULT 0,
+  output_tokens INTEGER NOT NULL DEFAULT 0,
+  cost          REAL NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE agents (
   name       TEXT PRIMARY KEY NOT NULL,
   run_limit  INTEGER,                         -- runs at once; NULL: no limit
@@ -159,8 +167,23 @@ CREATE TABLE agents (
 );
 CREATE TABLE meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);
 
--- Tasks DONE in each minute (ISO text up to the minute), for the rate on the screen.
-CREATE TABLE pace (minute TEXT PRIMARY KEY NOT NULL, done INTEGER NOT NULL) WITHOUT ROWID;
+-- Runs that ended well, and badly, in each minute (ISO text up to the minute), for rate and health.
+CREATE TABLE pace (
+  minute TEXT PRIMARY KEY NOT NULL,
+  done   INTEGER NOT NULL,
+  failed INTEGER NOT NULL DEFAULT 0           -- failed or timed out
+) WITHOUT ROWID;
+
+-- What ever happened, by agent (empty: of none). Follows from the events, and never falls.
+CREATE TABLE counters (
+  name    TEXT NOT NULL,                      -- launched, ended, worktree_errors, pull_requests, alerts
+  agent   TEXT NOT NULL,
+  outcome TEXT NOT NULL,                      -- of runs that ended; else empty
+  bound   REAL NOT NULL,                      -- they took at most so many seconds, and more than the bound before; else 0
+  n       INTEGER NOT NULL,
+  ms      INTEGER NOT NULL,                   -- that they took together; else 0
+  PRIMARY KEY (name, agent, outcome, bound)
+) WITHOUT ROWID;
 
 -- What was noticed and is shown until somebody acknowledges it. Each is told by an ALERT event, too.
 CREATE TABLE alerts (

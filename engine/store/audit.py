@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.findings import NO_TAMPERING, REBUILD, REPAIR, Finding, Findings, Level
 from engine.store import derived
+from engine.store.counting import miscounted
 from engine.store.database import (
     SAFE_SQLITE,
     SCHEMA_VERSION,
@@ -181,6 +182,8 @@ def _derived(db: sqlite3.Connection) -> list[Finding]:
             f"the runs of {agent} took {list(told)}, the spent table says {list(spent)} (runs,"
             " priced, unpriced, free, tokens read, from a cache, written, US dollars)"
         )
+    for key, (has, right) in miscounted(db, whole=log_from(db) == 1).items():
+        found.add(f"the counters table says {list(has)} of {list(key)}, the events {list(right)}")
     return found.all()
 
 

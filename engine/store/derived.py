@@ -100,7 +100,7 @@ OPEN_RUNS = (
 )
 """(run, task) of runs that have not ended and do not hold their task."""
 
-SPENT = """
+_TOLD = """
 WITH reset(seq) AS (SELECT coalesce(max(seq), 0) FROM events WHERE type = 'RESET'),
 told AS (
   SELECT seq, run_id, agent, json_extract(data, '$.spending.cost') AS cost,
@@ -120,10 +120,13 @@ latest AS (
   FROM told WHERE seq > (SELECT seq FROM reset) GROUP BY run_id
 ),
 earlier AS (
-  SELECT run_id, max(seq), input_tokens, cached_tokens, output_tokens, cost,
+  SELECT run_id, max(seq), agent, input_tokens, cached_tokens, output_tokens, cost,
     cost IS NULL AND used AS unpriced, cost = 0 AND used AS free
   FROM told WHERE seq <= (SELECT seq FROM reset) GROUP BY run_id
 )
+"""
+_CLAIMED = "(SELECT run_id, agent FROM events WHERE type = 'TASK_CLAIMED') AS claim"
+SPENT = f"""{_TOLD}
 SELECT coalesce(claim.agent, latest.agent) AS whose, sum(latest.ended),
   sum((coalesce(latest.cost, 0) > 0) - (coalesce(earlier.cost, 0) > 0)),
   sum(coalesce(latest.unpriced, 0) - coalesce(earlier.unpriced, 0)),
@@ -133,8 +136,7 @@ SELECT coalesce(claim.agent, latest.agent) AS whose, sum(latest.ended),
   sum(coalesce(latest.output_tokens, 0) - coalesce(earlier.output_tokens, 0)),
   round(sum(coalesce(latest.cost, 0.0) - coalesce(earlier.cost, 0.0)), 6)
 FROM latest LEFT JOIN earlier ON earlier.run_id = latest.run_id
-LEFT JOIN (SELECT run_id, agent FROM events WHERE type = 'TASK_CLAIMED') AS claim
-  ON claim.run_id = latest.run_id
+LEFT JOIN {_CLAIMED} ON claim.run_id = latest.run_id
 WHERE whose IS NOT NULL GROUP BY whose
 """
 """(agent, runs, priced, unpriced, free, tokens read, from a cache, written, cost), from the log.
@@ -142,6 +144,14 @@ WHERE whose IS NOT NULL GROUP BY whose
 That is what each run told last, without what it had told before the last reset. It is that of the
 agent which had claimed it: its task may have been given to another one since.
 """
+SPENT_BEFORE = f"""{_TOLD}
+SELECT coalesce(claim.agent, earlier.agent) AS whose, sum(coalesce(input_tokens, 0)),
+  sum(coalesce(cached_tokens, 0)), sum(coalesce(output_tokens, 0)),
+  round(sum(coalesce(cost, 0.0)), 6)
+FROM earlier LEFT JOIN {_CLAIMED} ON claim.run_id = earlier.run_id
+WHERE whose IS NOT NULL GROUP BY whose
+"""
+"""(agent, tokens read, from a cache, written, cost): what was told before the last reset."""
 SPENT_NOW = (
     "SELECT agent, runs, priced, unpriced, free, input_tokens, cached_tokens, output_tokens, cost"
     " FROM spent"

@@ -135,6 +135,7 @@ def _fail(tx: Transaction, task: Held, outcome: Outcome, jitter: float) -> None:
     if not_before:
         data["notBefore"] = not_before
     tell(tx, EventType.TASK_FAILED, task, state, data)
+    tx.failed += 1
     _come_to_rest(tx, task, state)
 
 

@@ -4,10 +4,10 @@ The oldest events may be forgotten once nothing that is still there was told in 
 
 The log is the backup of the store: a corrupt database is rebuilt by folding it. So events go only
 from the front, up to a RESET where a file of the log begins, and only if all that a rebuild needs
-comes later: the creation of every task, of every purged one that others still depend on, and
-every hold that still holds. What is left folds to the same tasks then (`fold` skips what it hears
-of a task whose creation it did not hear). A log that still holds the creation of one living task
-stays, however old it is; purging the task frees it.
+comes later: the creation of every task, of every purged one that others still depend on, every
+hold that still holds, and every alert that nobody has acknowledged. What is left folds to the same
+tasks then (`fold` skips what it hears of a task whose creation it did not hear). A log that still
+holds the creation of one living task stays, however old it is; purging the task frees it.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ _UNTOLD = (
 _HELD_BEFORE = (
     "SELECT agent FROM holds h WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.seq > ?1"
     " AND e.type = 'HELD' AND e.agent = h.agent) LIMIT 1"
+)
+_ALERTED_BEFORE = (
+    "SELECT id FROM alerts WHERE acknowledged_at IS NULL"
+    " AND ts <= (SELECT ts FROM events WHERE seq = ?1) LIMIT 1"
 )
 _DELETE = (
     "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM"
@@ -154,6 +158,9 @@ def still_needed(db: sqlite3.Connection, upto: int) -> str | None:
     hold = db.execute(_HELD_BEFORE, (upto,)).fetchone()
     if hold is not None:
         return f"the hold of {hold[0]} began before it ends"
+    alert = db.execute(_ALERTED_BEFORE, (upto,)).fetchone()
+    if alert is not None:
+        return f"alert {alert[0]} was raised before it ends and is not acknowledged"
     return None
 
 

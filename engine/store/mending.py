@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.findings import cut
 from engine.model import EventType, ProcessId, State
 from engine.store import derived
+from engine.store.counting import recount
 from engine.store.endings import NOBODY
+from engine.store.forgetting import log_from
 from engine.store.transaction import ADD_RUN, END_RUN, Standing, dump, read_reasons
 from engine.store.vitals import KnownWorker, known_workers
 from engine.text import plural
@@ -69,7 +71,7 @@ def mend(tx: Transaction) -> list[str]:
     tx.flush_runs()
     done: list[str] = []
     # In this order: the books first, then what is counted by them, then what follows from that.
-    for step in (_runs, _claims, _purges, _endings, _edges, _counts, _tallies, _spent):
+    for step in (_runs, _claims, _purges, _endings, _edges, _counts, _tallies, _spent, _counters):
         done += cut(step(tx))
     return done
 
@@ -237,3 +239,8 @@ def _spent(tx: Transaction) -> list[str]:
     tx.db.execute("DELETE FROM spent")
     tx.db.executemany("INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", told)
     return ["what the runs took was summed up anew"]
+
+
+def _counters(tx: Transaction) -> list[str]:
+    wrong = recount(tx.db, whole=log_from(tx.db) == 1)
+    return ["what ever happened was counted anew"] if wrong else []

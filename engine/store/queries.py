@@ -7,13 +7,15 @@ lets the WAL grow by 20 KB a transition.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from engine.clock import Clock, from_iso, to_iso
 from engine.errors import TaskNotFound
-from engine.model import ALL_AGENTS, Event, HoldCause, ProcessId, RunOutcome, Spending, State
+from engine.model import ALL_AGENTS, UP, Event, HoldCause, ProcessId, RunOutcome, Spending, State
 from engine.store.alerts import read_alert, read_alerts
+from engine.store.counting import read_counters, read_durations
 from engine.store.explain import explain
 from engine.store.graph import CriticalPaths, read_graph
 from engine.store.registry import read_external_rows
@@ -26,6 +28,7 @@ from engine.store.rows import (
     read_worker,
 )
 from engine.store.services import read_asked, read_services
+from engine.store.spending import SPENT_EVER
 from engine.store.windows import Windows
 from engine.views import (
     AlertRow,
@@ -33,6 +36,7 @@ from engine.views import (
     ExternalRow,
     GraphNode,
     HoldRow,
+    Metrics,
     Neighbour,
     Progress,
     ServiceRow,
@@ -53,6 +57,12 @@ _HELD = (
     f" AND (h.agent = '{ALL_AGENTS}' OR tallies.agent = h.agent)) FROM holds h ORDER BY agent"
 )
 """Who is held (`*`: all), and how many tasks wait for nothing else."""
+
+_OLDEST = (
+    "SELECT min(coalesce(r.started_at, r.claimed_at)) FROM tasks t JOIN runs r ON r.id = t.run_id"
+    " WHERE t.state IN ('CLAIMED', 'RUNNING')"
+)
+_LIVE_WORKERS = "SELECT agent, pid, pid_started FROM workers WHERE status IN ('live', 'stopping')"
 
 
 class Queries(Windows):
@@ -140,6 +150,24 @@ class Queries(Windows):
             " FROM spent ORDER BY agent"
         )
         return [SpentRow(row[0], row[1], Spending(None, *row[2:])) for row in rows]
+
+    async def metrics(self) -> Metrics:
+        """Return the fleet in numbers; the cost does not grow with the DAG."""
+        (oldest,), *_ = await self._rows(_OLDEST)
+        age = (self._clock.now() - from_iso(oldest)).total_seconds() if oldest else None
+        services = await read_services(self._rows, self._is_alive)
+        workers = await self._rows(_LIVE_WORKERS)
+        return Metrics(
+            counters=await read_counters(self._rows),
+            durations=await read_durations(self._rows),
+            spent={row[0]: Spending(None, *row[1:]) for row in await self._rows(SPENT_EVER)},
+            tasks=await self.agent_counts(),
+            workers=Counter(
+                agent for agent, pid, started in workers if self._is_alive(ProcessId(pid, started))
+            ),
+            services=sum(row.state in UP and row.keeper is not None for row in services),
+            oldest_running=max(0.0, age) if age is not None else None,
+        )
 
     async def agent_counts(self) -> Mapping[str, Mapping[State, int]]:
         """Return the number of tasks by agent and state; agents in alphabetical order."""

@@ -76,6 +76,20 @@ _ADD = (
     " output_tokens = output_tokens + excluded.output_tokens,"
     " cost = round(cost + excluded.cost, 6)"
 )
+_COLUMNS_BEFORE = "input_tokens, cached_tokens, output_tokens, cost"
+_KEEP = (
+    f"INSERT INTO spent_before SELECT agent, {_COLUMNS_BEFORE} FROM spent WHERE true"
+    " ON CONFLICT(agent) DO UPDATE SET input_tokens = input_tokens + excluded.input_tokens,"
+    " cached_tokens = cached_tokens + excluded.cached_tokens,"
+    " output_tokens = output_tokens + excluded.output_tokens,"
+    " cost = round(cost + excluded.cost, 6)"
+)
+SPENT_EVER = (
+    "SELECT agent, sum(input_tokens), sum(cached_tokens), sum(output_tokens), round(sum(cost), 6)"
+    f" FROM (SELECT agent, {_COLUMNS_BEFORE} FROM spent UNION ALL"
+    f" SELECT agent, {_COLUMNS_BEFORE} FROM spent_before) GROUP BY agent ORDER BY agent"
+)
+"""What each agent ever took, before and after resets."""
 _HAIR = 5e-7
 """Dollars by which means, which are no whole millionths, may be off."""
 
@@ -329,6 +343,7 @@ def _still_spent(agent: str, reason: str) -> CommandNotAllowed:
 
 def forget_all(tx: Transaction) -> None:
     """Begin to count anew, as a reset does; what a budget held goes on."""
+    tx.db.execute(_KEEP)
     tx.db.execute("DELETE FROM spent")
     for agent in _held(tx):
         roster.lift(tx, agent=agent)

@@ -11,6 +11,7 @@ from msgspec import Struct
 from engine.clock import to_iso
 from engine.machine import dep_change, settle
 from engine.model import EventType, Reason, State
+from engine.store.counting import COUNTED_TYPES, Counted
 
 if TYPE_CHECKING:
     import sqlite3
@@ -110,8 +111,10 @@ class Transaction:
         self.blocked = 0
         self.unblocked = 0
         self.done = 0
+        self.failed = 0
         self.rules: dict[str, ClaimRule] = {}
         self._events: list[EventRow] = []
+        self._counted = Counted()
         self._new_runs: list[tuple[Any, ...]] = []
         self._ended_runs: list[tuple[Any, ...]] = []
         self._later: dict[float, str] = {}
@@ -131,6 +134,8 @@ class Transaction:
         self._events.append(
             event_row(self.ts, kind, agent, worker_id, task_id, run_id, state, data)
         )
+        if kind in COUNTED_TYPES:
+            self._counted.add(kind, agent or "", data or {})
 
     def later(self, seconds: float) -> str:
         """Return the moment `seconds` from now, as it is stored."""
@@ -159,14 +164,16 @@ class Transaction:
     def flush(self) -> int:
         """Write what was collected; return how many events. For the writer, before COMMIT."""
         self.flush_runs()
-        if self.done:
+        if self.done or self.failed:
             self.db.execute(
-                "INSERT INTO pace VALUES (?, ?)"
-                " ON CONFLICT(minute) DO UPDATE SET done = done + excluded.done",
-                (self.ts[:16], self.done),
+                "INSERT INTO pace VALUES (?, ?, ?) ON CONFLICT(minute) DO UPDATE"
+                " SET done = done + excluded.done, failed = failed + excluded.failed",
+                (self.ts[:16], self.done, self.failed),
             )
         if self._events:
             self.db.executemany(ADD_EVENT, self._events)
+        if self._counted:
+            self._counted.write(self.db)
         return len(self._events)
 
     def now_claimable(self, agent: str) -> None:

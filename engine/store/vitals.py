@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from engine.clock import from_iso
 from engine.errors import StorageError
-from engine.model import LIVE_WORKERS, HoldCause, ProcessId, State, WorkerStatus
+from engine.model import LIVE_WORKERS, HoldCause, ProcessId, ServiceState, State, WorkerStatus
 from engine.store.database import (
     BUSY_MS,
     SCHEMA_VERSION,
@@ -48,7 +48,9 @@ _ENDING = (
 )
 
 
-_KEEPERS = "SELECT DISTINCT keeper_pid, keeper_started FROM services WHERE keeper_pid IS NOT NULL"
+_SERVICES = "SELECT name, state, message, keeper_pid, keeper_started FROM services ORDER BY name"
+_PACE = "SELECT minute, done, failed FROM pace ORDER BY minute DESC LIMIT 61"
+_NOTICED = "SELECT count(*) FROM alerts WHERE acknowledged_at IS NULL AND error"
 
 
 class KnownWorker(Struct, frozen=True):
@@ -88,13 +90,23 @@ class LeavingRun(Struct, frozen=True):
     host: ProcessId
 
 
+class KeptService(Struct, frozen=True):
+    """A service as its keeper has told of it. `keeper`: a process that keeps it, or did."""
+
+    name: str
+    state: ServiceState
+    message: str
+    keeper: ProcessId | None
+
+
 class Vitals(Struct, frozen=True):
     """The store at one moment. `tallies` counts tasks by agent, state and whether they wait.
 
     `limits` are those of agents that have one; `held` names agents (`*`: all), `causes` says why,
     and for what reason in words; `resetting`: a reset was begun and never completed; `unpriced`:
-    agents whose runs a budget cannot count, and how many; `feeds` are those that fail; `keepers`:
-    processes that keep services, or did.
+    agents whose runs a budget cannot count, and how many; `feeds` are those that fail. `pace`: how
+    many runs ended well and badly in each of the last minutes (ISO text) in which one did.
+    `noticed`: how many alerts tell of an error and wait for somebody.
     """
 
     tallies: Mapping[tuple[str, State, bool], int] = field(default_factory=dict)
@@ -107,7 +119,14 @@ class Vitals(Struct, frozen=True):
     resetting: bool = False
     unpriced: Mapping[str, int] = field(default_factory=dict)
     feeds: tuple[FeedTrouble, ...] = ()
-    keepers: frozenset[ProcessId] = frozenset()
+    services: tuple[KeptService, ...] = ()
+    pace: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    noticed: int = 0
+
+    @property
+    def keepers(self) -> frozenset[ProcessId]:
+        """The processes that keep services, or did."""
+        return frozenset(one.keeper for one in self.services if one.keeper is not None)
 
     @property
     def run_ids(self) -> frozenset[str]:
@@ -166,7 +185,17 @@ def _read(db: sqlite3.Connection) -> Vitals:
         mark is not None,
         unpriced(db),
         failing_feeds(db),
-        frozenset(ProcessId(pid, started) for pid, started in db.execute(_KEEPERS)),
+        tuple(
+            KeptService(
+                name,
+                ServiceState(state),
+                said,
+                ProcessId(pid, started) if pid is not None else None,
+            )
+            for name, state, said, pid, started in db.execute(_SERVICES)
+        ),
+        {minute: (done, failed) for minute, done, failed in db.execute(_PACE)},
+        db.execute(_NOTICED).fetchone()[0],
     )
 
 

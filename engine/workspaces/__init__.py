@@ -28,7 +28,7 @@ from engine.workspaces.bases import Source
 from engine.workspaces.clones import Clone
 from engine.workspaces.errors import BadWorkspace, WorkspaceError, is_lasting
 from engine.workspaces.looking import Look
-from engine.workspaces.pruning import Pruned
+from engine.workspaces.pruning import Pruned, failures
 from engine.workspaces.records import Place, Record, Stage, place_of
 from engine.workspaces.saving import Saved
 from engine.workspaces.worktrees import (
@@ -61,6 +61,7 @@ __all__ = [
     "can_commit",
     "check_source",
     "ensure_worktree",
+    "failures",
     "finished",
     "is_lasting",
     "list_worktrees",

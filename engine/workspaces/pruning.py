@@ -198,16 +198,13 @@ def failures(place: Place) -> int:
 
 
 def note_failure(place: Place) -> bool:
-    """Count a failure; say whether there are too many. Then the count begins anew."""
+    """Count a failure; say whether there are too many, again each time as many have come."""
     if not records.is_marked(place):
         return False
     count = failures(place) + 1
-    if count > MOST_FAILURES:
-        note_success(place)
-        return True
     with suppress(OSError):
         write_private(place.failures, json.dumps({"count": count}) + "\n")
-    return False
+    return count % (MOST_FAILURES + 1) == 0
 
 
 def note_success(place: Place) -> None:

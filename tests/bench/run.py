@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import agents
+import load
 import screen
 import sides
 import steering
@@ -75,13 +76,13 @@ def _rows(scale: int) -> list[Row]:
         return hop / (2 * commit), f"{hop * 1e3:.2f} ms a hop, a commit {commit * 1e3:.2f} ms"
 
     def seed(fresh: Callable[[], Path]) -> tuple[float, str]:
-        path = _dag_file(fresh(), tasks)
+        path = dag_file(fresh(), tasks)
         alone = sides.yaml_load(path)
         ours = sides.seed(fresh(), path)
         return ours / alone, f"{ours:.2f} s, CSafeLoader alone {alone:.2f} s"
 
     def memory(fresh: Callable[[], Path]) -> tuple[float, str]:
-        path = _dag_file(fresh(), tasks * 10)
+        path = dag_file(fresh(), tasks * 10)
         command = [sys.executable, __file__, "--seed-only", str(fresh()), str(path)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         mib = int(done.stdout) / 1024
@@ -127,16 +128,19 @@ def _steering_rows(scale: int) -> list[Row]:
         return measure
 
     def reset(fresh: Callable[[], Path]) -> tuple[float, str]:
-        return steering.reset(fresh(), _dag_file(fresh(), tasks)), "s"
+        return steering.reset(fresh(), dag_file(fresh(), tasks)), "s"
 
     def purge(fresh: Callable[[], Path]) -> tuple[float, str]:
-        return steering.purge(fresh(), _dag_file(fresh(), tasks)), "s"
+        return steering.purge(fresh(), dag_file(fresh(), tasks)), "s"
 
     def start(fresh: Callable[[], Path]) -> tuple[float, str]:
-        return steering.start(fresh(), _dag_file(fresh(), tasks * 10), tasks * 100), "s"
+        return steering.start(fresh(), dag_file(fresh(), tasks * 10), tasks * 100), "s"
 
     def rebuild(fresh: Callable[[], Path]) -> tuple[float, str]:
         return steering.rebuild(fresh(), tasks * 10), "s"
+
+    def listed(fresh: Callable[[], Path]) -> tuple[float, str]:
+        return load.window(fresh(), dag_file(fresh(), tasks * 10), 300)
 
     def worktree(fresh: Callable[[], Path]) -> tuple[float, str]:
         return worktrees.ensure(fresh(), 1000 // min(scale, 5), 9)
@@ -149,6 +153,7 @@ def _steering_rows(scale: int) -> list[Row]:
         Row(f"purge of {n} tasks", "<= 2", purge),
         Row(f"start after SIGKILL, {tasks * 10:,} tasks, {tasks * 100:,} events", "<= 2", start),
         Row(f"rebuild of {tasks * 10:,} tasks from the log", "<= 60", rebuild),
+        Row(f"HTTP API: 100 tasks out of {tasks * 10:,}, p95, ms", "<= 30", listed),
         Row("ensure_worktree / git worktree add, 1,000 files", "<= 1.5", worktree),
     ]
 
@@ -217,7 +222,7 @@ def _all_rows(scale: int) -> list[Row]:
     return [*_rows(scale), *_steering_rows(scale), *_watching_rows(scale), *_screen_rows(scale)]
 
 
-def _dag_file(folder: Path, tasks: int) -> Path:
+def dag_file(folder: Path, tasks: int) -> Path:
     """Write a DAG of `tasks` tasks with 0 to 3 deps each, as a person would lay it out."""
     path = folder / "big.yaml"
     with path.open("w", encoding="utf-8") as file:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from support.engines import Project, a_project
 from support.finished import finish, finish_and_purge
+from support.kept import Fleet
 from support.repositories import ISOLATED, Home
 from support.stage import Stage
 from support.stores import (
@@ -34,6 +37,16 @@ if TYPE_CHECKING:
 def project(tmp_path: Path) -> Iterator[Project]:
     with a_project(tmp_path) as project:
         yield project
+
+
+@pytest.fixture
+def fleet(project: Project) -> Iterator[Fleet]:
+    fleet = Fleet(project)
+    yield fleet
+    left = fleet.lives()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
 
 
 @pytest.fixture

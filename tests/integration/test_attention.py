@@ -15,9 +15,10 @@ from support.engines import Project, until
 from support.stores import a_task
 
 from engine.care import attention as attention_module
-from engine.care.alerts import Alert, Kind
+from engine.care import health as health_module
 from engine.care.attention import Attention, _words
-from engine.care.health import Health
+from engine.care.facts import Alert, Kind
+from engine.care.health import HealthWatch, Report, assess
 from engine.commands import Cancel, Hold, Retry, Seed
 from engine.config import Config
 from engine.core import Engine
@@ -145,9 +146,10 @@ async def test_a_worker_that_is_gone_is_told_once_with_what_it_held_and_since_wh
 def told(*alerts: Alert) -> Any:
     """Let health tell these alerts; return what stands in for it, which counts its calls."""
 
-    async def take(*_: object) -> Health:
+    async def take(*_: object) -> Report:
         take.calls += 1  # type: ignore[attr-defined]
-        return Health(0, 0, 0, 0, 0, 0, 0, None, 0, (), alerts, START)
+        health = assess(alerts)
+        return Report(health.status, health.parts, 0, 0, 0, 0, 0, 0, 0, None, 0, (), alerts, START)
 
     take.calls = 0  # type: ignore[attr-defined]
     return take
@@ -159,16 +161,13 @@ async def made_up(
 ) -> AsyncIterator[tuple[Attention, ManualClock, Any]]:
     """Attention over an empty store, a clock that stands still, and made-up health."""
     health = told(*alerts)
-    monkeypatch.setattr(attention_module, "take_health", health)
+    monkeypatch.setattr(health_module, "take_health", health)
     clock = ManualClock()
     async with project.engine() as engine:
-        yield (
-            Attention(
-                engine.layout, Config(), clock, engine.queries.last_seq, engine.queries.alerts
-            ),
-            clock,
-            health,
-        )
+        read = engine.queries
+        watch = HealthWatch(engine.layout, project.folder, Config(), clock, read.last_seq)
+        attention = Attention(engine.layout, clock, watch, read.last_seq, read.alerts)
+        yield attention, clock, health
 
 
 ORPHAN = Alert(Level.ERROR, Kind.ORPHAN, "run-1", "processes of it live: 4711")
@@ -201,7 +200,7 @@ async def test_health_is_asked_now_and_then_however_often_we_are(
         await clock.advance(0.2)
         await attention.rows()
         assert health.calls == 2
-        monkeypatch.setattr(attention, "_last_seq", AsyncMock(return_value=7))
+        monkeypatch.setattr(attention._health, "_last_seq", AsyncMock(return_value=7))
         await clock.advance(4.9)
         await attention.rows()
         assert health.calls == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from support.aged import (
     DAY,
     FAILED,
@@ -33,9 +34,11 @@ from engine.care import gc, gcplan
 from engine.care.gc import Collected
 from engine.clock import SystemClock
 from engine.errors import StorageError, ValidationError
+from engine.model import AlertKind, NewAlert
 from engine.moments import parse_age
 from engine.store import orders
 from engine.store.database import WriteLock
+from engine.store.watched import WatchedLog, Watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -292,6 +295,31 @@ async def test_quarantine_and_backups_are_never_touched(it: Opened) -> None:
     assert sorted(path for path in it.layout.state.rglob("*") if path.is_file()) == before
     assert "quarantine" in gc.UNTOUCHED
     assert "backup" in gc.UNTOUCHED
+
+
+async def test_what_an_alert_told_goes_long_after_it_was_acknowledged(it: Opened) -> None:
+    folder = it.layout.alerts
+    names = ("old.md", "open.md", "new.md", "stray.md", "begun.draft", "stray.draft", "other.txt")
+    for name in names:
+        (folder / name).write_text("12345")
+    noticed = NewAlert(AlertKind.LOG, "app.log", "1 line")
+    told = [replace(noticed, body=f"alerts/{name}") for name in names[:3]]
+    old, _, new = await it.store.raise_alerts(told)
+    begun = it.layout.alert_draft("file:/app.log")
+    (folder / "begun.draft").rename(begun)
+    await it.store.note_watched(Watching(logs=(WatchedLog("file:/app.log", draft=5),)))
+    await it.store.acknowledge([old])
+    await pass_days(it, 31)
+    await it.store.acknowledge([new])
+    collected = await collect(it)
+    assert {path.name for path in folder.iterdir()} == {
+        "open.md",
+        "new.md",
+        begun.name,
+        "other.txt",
+    }
+    assert (collected.bodies, collected.bytes) == (3, 15)
+    assert await collect(it) == Collected()
 
 
 async def test_no_task_folder_is_removed_while_its_task_may_be_claimed(it: Opened) -> None:

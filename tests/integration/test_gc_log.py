@@ -37,6 +37,7 @@ from engine.log.check import check_log
 from engine.log.repair import rewrite
 from engine.logfiles import log_files
 from engine.machine import fold
+from engine.model import AlertKind, NewAlert
 from engine.store import orders
 from engine.store.audit import audit
 from engine.store.database import WriteLock
@@ -120,6 +121,7 @@ async def test_what_gc_leaves_of_the_log_rebuilds_the_store(tmp_path: Path) -> N
         ("a purged dep", "task 'dep' was created before it ends"),
         ("an ending run", "task 'one' was created before it ends"),
         ("a hold", "the hold of gemini began before it ends"),
+        ("an open alert", "alert 1 was raised before it ends and is not acknowledged"),
         ("a hold of all", "the hold of [*] began before it ends"),
         ("what an older agentmux left", "task 'one' was created before it ends"),
     ],
@@ -131,6 +133,8 @@ async def test_a_rotated_log_that_a_rebuild_needs_stays_however_old(
     if needs == "an ending run":
         await it.claim()
         await it.store.order(partial(orders.purge, task_ids=["one"]))
+    if needs == "an open alert":
+        await it.store.raise_alerts([NewAlert(AlertKind.LOG, "app.log", "1 line")])
     if needs.startswith("a hold"):
         await it.store.hold("*" if "all" in needs else "gemini")
     after = [a_task("one")] if needs == "a living task" else [a_task("two")]

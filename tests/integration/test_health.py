@@ -18,27 +18,45 @@ from support.program import agentmux
 from support.stores import a_task
 from support.strays import a_tree
 
-from engine.care.alerts import LONG_QUEUE, STUCK_SECONDS, Alert, Facts, Kind, judge, stale
-from engine.care.health import Health, measure, take_health
+from engine.care.alerts import (
+    FEW_FAILURES,
+    LONG_QUEUE,
+    MOST_WORKTREE_FAILURES,
+    STUCK_SECONDS,
+    judge,
+    stale,
+)
+from engine.care.facts import PARTS, Alert, Facts, Kind, Part
+from engine.care.health import Report, assess, measure, take_health
 from engine.commands import Hold, Seed
 from engine.config import Config
+from engine.core import Engine
 from engine.findings import CAP, Level
 from engine.machine import ENDING_SECONDS
-from engine.model import HoldCause, ProcessId, State, WorkerStatus
+from engine.model import HoldCause, ProcessId, ServiceState, State, WorkerStatus
 from engine.store import vitals as vitals_module
 from engine.store.feeds import FeedTrouble
-from engine.store.vitals import HoldingRun, KnownWorker, LeavingRun, Vitals, read_vitals
+from engine.store.vitals import (
+    HoldingRun,
+    KeptService,
+    KnownWorker,
+    LeavingRun,
+    Vitals,
+    read_vitals,
+)
+from engine.views import HealthPart, HealthStatus
 
 if TYPE_CHECKING:
     import subprocess
 
     from support.stage import Stage
 
-    from engine.core import Engine
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOST = ProcessId(4711, "1")
 KEYS = [
+    "status",
+    "parts",
     "runningCount",
     "maxConcurrent",
     "queuedCount",
@@ -51,6 +69,7 @@ KEYS = [
     "staleWorkers",
     "alerts",
     "timestamp",
+    "metrics",
 ]
 
 
@@ -242,6 +261,111 @@ def test_a_feed_that_nobody_wants_any_more_is_not_told() -> None:
     assert told(facts(vitals)) == told(facts(vitals, feed="acme/shop")) == []
 
 
+def test_worktrees_that_cannot_be_made_are_an_error_once_they_are_more_than_ten_in_a_row() -> None:
+    assert told(facts(Vitals(), worktree_failures=MOST_WORKTREE_FAILURES)) == []
+    seen = facts(Vitals(), worktree_failures=MOST_WORKTREE_FAILURES + 1)
+    assert told(seen) == [("error", "worktrees", None)]
+    assert only(seen).message.startswith("11 worktrees in a row could not be made; ")
+
+
+def test_more_failures_than_completions_are_told_once_they_are_five_within_an_hour() -> None:
+    def ended(failed: int, done: int, minutes: int = 30) -> Facts:
+        minute = ago(60 * minutes).isoformat()[:16]
+        return facts(Vitals(pace={minute: (done, failed)}))
+
+    assert told(ended(FEW_FAILURES - 1, 0)) == []
+    assert told(ended(FEW_FAILURES, FEW_FAILURES)) == []
+    assert told(ended(FEW_FAILURES, 0, minutes=61)) == []
+    seen = ended(FEW_FAILURES, FEW_FAILURES - 1)
+    assert told(seen) == [("warning", "failing", None)]
+    assert only(seen).message.startswith("in the last hour 5 runs failed and 4 completed; ")
+
+
+@pytest.mark.parametrize(
+    ("state", "kept", "level"),
+    [
+        (ServiceState.READY, True, None),
+        (ServiceState.STARTING, True, None),
+        (ServiceState.STOPPED, True, None),
+        (ServiceState.RECOVERING, True, "warning"),
+        (ServiceState.UNHEALTHY, True, "error"),
+        (ServiceState.FAILED, True, "error"),
+        (ServiceState.READY, False, "warning"),
+        (ServiceState.FAILED, False, None),
+        (ServiceState.STOPPED, False, None),
+    ],
+)
+def test_a_service_that_is_not_well_is_told_while_somebody_wants_it(
+    state: ServiceState, kept: bool, level: str | None
+) -> None:
+    keeper = HOST if kept else ProcessId(1, "gone")
+    seen = facts(Vitals(services=(KeptService("web", state, "port 80", keeper),)))
+    assert told(seen) == ([] if level is None else [(level, "service", "web")])
+
+
+def test_alerts_of_an_error_that_nobody_acknowledged_are_a_warning() -> None:
+    alert = only(facts(Vitals(noticed=2)))
+    assert (alert.level, alert.kind) == (Level.WARNING, Kind.NOTICED)
+    assert alert.message.startswith("2 alerts that tell of an error wait for somebody; ")
+
+
+def an_alert(level: Level, kind: Kind, message: str = "it is so") -> Alert:
+    return Alert(level, kind, None, message)
+
+
+def test_the_fleet_is_as_its_worst_part_and_each_part_says_why() -> None:
+    assert PARTS.keys() == {*Kind}
+    health = assess(
+        [
+            an_alert(Level.ERROR, Kind.STALE, "w is gone\x1b[2J"),
+            an_alert(Level.WARNING, Kind.UNSERVED, "no codex"),
+            an_alert(Level.WARNING, Kind.LOGIN),
+        ]
+    )
+    parts = {part.name: part for part in health.parts}
+    assert health.status is HealthStatus.DEGRADED
+    assert parts["workers"] == HealthPart(
+        "workers", HealthStatus.DEGRADED, ("w is gone", "no codex")
+    )
+    assert parts["agents"].status is HealthStatus.WARNING
+    assert parts["store"] == HealthPart("store", HealthStatus.OK)
+    assert assess([an_alert(Level.WARNING, Kind.LOGIN)]).status is HealthStatus.WARNING
+
+
+def test_notes_and_what_needs_nobody_leave_the_fleet_ok() -> None:
+    alerts = [
+        an_alert(Level.NOTE, Kind.ORPHAN),
+        an_alert(Level.WARNING, Kind.QUEUE),
+        an_alert(Level.WARNING, Kind.HELD),
+    ]
+    assert assess(alerts).status is HealthStatus.OK
+
+
+async def test_runs_that_fail_are_counted_by_the_minute_for_health(project: Project) -> None:
+    broken = {"kind": "shell", "cmd": "false"}
+    project.settings("shell: {allow: ['false']}\n")
+    async with project.engine() as engine:
+        await engine.execute(
+            Seed(project.dag(*(a_task(f"t{n}", payload=broken) for n in range(5))))
+        )
+        await engine.start_worker("codex", until_idle=True)
+        await engine.wait_workers()
+        seen = await health_of(engine)
+        assert [alert.kind for alert in seen.alerts] == [Kind.FAILING]
+        health = await engine.health()
+    assert (seen.status, health.status) == (HealthStatus.WARNING, HealthStatus.WARNING)
+    async with Engine(project.layout.state, project=project.folder, read_only=True) as engine:
+        assert (await engine.health()).parts == health.parts
+    lines = run_health(project).stdout.splitlines()
+    assert lines[0] == "warning: tasks"
+    at = lines.index("runs since the beginning")
+    assert [line.split()[:4] for line in lines[at + 1 : at + 3]] == [
+        ["agent", "runs", "done", "failed"],
+        ["codex", "5", "0", "5"],
+    ]
+    assert lines[at + 3] == "0 pull requests, 0 worktree errors, 0 alerts"
+
+
 @pytest.mark.parametrize("held", ["codex", "*"])
 def test_a_worker_whose_claims_are_held_can_run_no_more_than_it_does(held: str) -> None:
     workers = (a_worker(), a_worker("codex-2"), a_worker("claude-1", agent="claude"))
@@ -270,7 +394,9 @@ def test_the_numbers_are_those_of_the_tallies_the_runs_and_the_workers() -> None
     runs = (a_run("t1", since=1.5), a_run("t2", since=2.25, worker_id="claude-1"))
     vitals = Vitals(tallies=tallies, runs=runs, workers=workers, limits={"codex": 2})
     seen = Facts(NOW, vitals, frozenset({HOST}))
-    assert measure(seen, ()) == Health(
+    assert measure(seen, ()) == Report(
+        status=HealthStatus.OK,
+        parts=tuple(HealthPart(part) for part in Part),
         running_count=2,
         max_concurrent=3,  # two of codex, its limit, and the one that claude-1 still has
         queued_count=3,
@@ -290,11 +416,11 @@ def run_health(project: Project, *options: str) -> subprocess.CompletedProcess[s
     return agentmux(project.folder, "health", *options)
 
 
-async def health_of(engine: Engine) -> Health:
-    return await take_health(engine.layout, engine.config, engine.clock)
+async def health_of(engine: Engine) -> Report:
+    return await take_health(engine.layout, engine.project, engine.config, engine.clock)
 
 
-def errors_of(seen: Health) -> list[str | None]:
+def errors_of(seen: Report) -> list[str | None]:
     return [alert.subject for alert in seen.alerts if alert.level is Level.ERROR]
 
 
@@ -311,8 +437,8 @@ async def test_a_healthy_fleet_is_told_in_json_with_exactly_these_keys(
         seen = json.loads(done.stdout)
         assert list(seen) == KEYS
         assert seen["oldestRunningAge"] >= 0
-        counts = {key: seen[key] for key in KEYS[:7]}
-        assert counts == dict(zip(KEYS, (1, 1, 1, 1, 0, 0, 0), strict=False))
+        counts = {key: seen[key] for key in KEYS[2:9]}
+        assert counts == dict(zip(KEYS[2:], (1, 1, 1, 1, 0, 0, 0), strict=False))
         assert seen["stuckThreshold"] == 1_800_000
         assert seen["staleWorkers"] == []
         assert {alert["level"] for alert in seen["alerts"]} <= {"note"}
@@ -331,8 +457,8 @@ async def test_health_in_words_tells_numbers_and_alerts(project: Project) -> Non
     done = run_health(project)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == "0 running; 0 can run at once now"
-    assert lines[1] == "11 queued, 0 waiting, 0 blocked, 0 completed, 0 failed"
+    assert lines[:2] == ["ok", "0 running; 0 can run at once now"]
+    assert lines[2] == "11 queued, 0 waiting, 0 blocked, 0 completed, 0 failed"
     assert any(line.startswith("warning: queue: 11 tasks are queued") for line in lines)
     assert any(
         line.startswith("warning: held: claims are held for agent 'codex'") for line in lines
@@ -358,7 +484,7 @@ async def test_a_stopped_worker_that_holds_a_task_degrades_the_fleet(project: Pr
 
         async def is_stale() -> bool:
             config = Config(stale_after=1)
-            seen = await take_health(project.layout, config, engine.clock)
+            seen = await take_health(project.layout, project.folder, config, engine.clock)
             return seen.stale_workers == ("c-1",)
 
         await until(is_stale, "its silence is noticed")
@@ -372,7 +498,9 @@ async def test_a_stopped_worker_that_holds_a_task_degrades_the_fleet(project: Pr
         worker.send_signal(signal.SIGCONT)
 
     async def is_well() -> bool:
-        seen = await take_health(project.layout, Config(stale_after=1), engine.clock)
+        seen = await take_health(
+            project.layout, project.folder, Config(stale_after=1), engine.clock
+        )
         return not seen.stale_workers and not seen.degraded
 
     await until(is_well, "it is heard again")

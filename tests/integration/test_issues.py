@@ -18,7 +18,7 @@ from support.repositories import git
 from support.stores import select
 
 from engine import github
-from engine.care.alerts import Kind
+from engine.care.facts import Kind
 from engine.care.health import take_health
 from engine.cli.checking import _in_settings
 from engine.clock import SystemClock
@@ -331,7 +331,7 @@ async def test_a_feed_that_fails_is_told_wherever_one_looks_until_it_works(
     fleet: AgentFleet, hub: Hub
 ) -> None:
     async def told() -> list[str]:
-        health = await take_health(fleet.layout, config, SystemClock())
+        health = await take_health(fleet.layout, fleet.folder, config, SystemClock())
         return [alert.message for alert in health.alerts if alert.kind is Kind.FEED]
 
     def noted() -> bool:

@@ -22,6 +22,7 @@ from engine.errors import Code, StorageError
 from engine.files import Layout
 from engine.findings import Level
 from engine.model import State
+from engine.store import counting, derived
 from engine.store.audit import audit
 from engine.store.database import SCHEMA_VERSION, schema_version
 from engine.store.recovery.migrations import back_up, migrate
@@ -108,6 +109,18 @@ def fresh(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     db.executescript((SQL / "schema.sql").read_text(encoding="utf-8"))
     return db
+
+
+@pytest.mark.parametrize("number", OLDER)
+def test_migrating_counts_what_the_log_tells(number: int, tmp_path: Path) -> None:
+    with golden(number, tmp_path) as db:
+        migrate(db, number)
+        for told, there in (
+            (counting.COUNTED, counting.COUNTED_NOW),
+            (derived.SPENT_BEFORE, "SELECT * FROM spent_before"),
+        ):
+            assert sorted(db.execute(there)) == sorted(db.execute(told))
+        assert {"launched", "ended"} <= {row[0] for row in db.execute(counting.COUNTED_NOW)}
 
 
 def test_every_released_schema_has_a_golden_database_and_a_step_that_leads_on() -> None:

@@ -10,91 +10,23 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
-from support.engines import ENVIRONMENT, Project, until
+from support.engines import ENVIRONMENT, until
 from support.patience import PATIENCE
-from support.servers import answers, free_port, listens, server
+from support.servers import answers, listens, server
 from support.stores import tuples
 
 from engine.commands import RestartServices, StartServices, StopServices
-from engine.core import Engine
 from engine.errors import CommandNotAllowed, LeaseConflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from support.kept import Fleet
+
+    from engine.core import Engine
+
 HTTP = {"http": "/health", "every": 0.1, "timeout": 2, "failures": 2}
-
-
-class Fleet:
-    """A project with services in its settings."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.folder = project.folder
-        self.ports: dict[str, int] = {}
-        self.settings: dict[str, Any] = {}
-
-    def add(self, name: str, how: str = "well", **settings: Any) -> int:
-        """Add a service that listens on a port of its own; return that."""
-        port = self.ports[name] = free_port()
-        (self.folder / name).mkdir(exist_ok=True)
-        self.settings[name] = {
-            "command": server(self.folder, how, port),
-            "cwd": name,
-            "port": port,
-            "ready": {"port": port, "every": 0.1},
-            "backoff": 0.05,
-            "stop_timeout": 0.5,
-            **settings,
-        }
-        self.write()
-        return port
-
-    def write(self) -> None:
-        self.project.settings(json.dumps({"services": self.settings}))
-
-    def engine(self) -> Engine:
-        return Engine(self.folder / "state", project=self.folder, keeps_services=True)
-
-    def states(self) -> dict[str, str]:
-        return dict(tuples(self.project.layout, "SELECT name, state FROM services"))
-
-    def row(self, name: str) -> tuple[Any, ...]:
-        columns = "state, message, restarts, recovery, pid"
-        sql = f"SELECT {columns} FROM services WHERE name = ?"
-        return tuples(self.project.layout, sql, name)[0]
-
-    def log(self, name: str) -> str:
-        return self.project.layout.service_log(name).read_text()
-
-    def alerts(self) -> list[str]:
-        return [row[0] for row in tuples(self.project.layout, "SELECT summary FROM alerts")]
-
-    def lives(self) -> list[int]:
-        """Return the pids of all processes that carry the tag of a service of ours."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                variables = process.environ()
-            except (psutil.Error, OSError):
-                continue
-            here = variables.get("AGENTMUX_STATE_DIR") == str(self.project.layout.state.resolve())
-            if here and "AGENTMUX_SERVICE" in variables:
-                found.append(process.pid)
-        return found
-
-
-@pytest.fixture
-def fleet(project: Project) -> Iterator[Fleet]:
-    fleet = Fleet(project)
-    yield fleet
-    left = fleet.lives()
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert left == []
 
 
 def begin(argv: list[str], cwd: Path) -> subprocess.Popen[bytes]:
@@ -159,6 +91,19 @@ async def test_stopped_means_gone(fleet: Fleet, how: str) -> None:
         assert fleet.lives() == []
     if how == "deaf":
         assert "SIGKILL" in fleet.log("web")
+
+
+async def test_one_that_is_stopped_takes_no_other_with_it(fleet: Fleet) -> None:
+    port, other = fleet.add("web", "forks"), fleet.add("web-2", "forks")
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        pid = fleet.row("web-2")[4]
+        await engine.execute(StopServices(("web",)))
+        assert not listens(port)
+        assert answers(other, "/pid") == 200
+        assert fleet.row("web-2")[0] == "ready"
+        assert fleet.row("web-2")[4] == pid
 
 
 async def test_a_child_that_holds_the_port_is_ended_before_the_next_start(fleet: Fleet) -> None:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.logwatch import tailing
-from engine.logwatch.tailing import Position, Tail
+from engine.logwatch import stream
+from engine.logwatch.tailing import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from engine.logwatch.stream import Position
 
 
 class _Reader:
@@ -210,7 +212,7 @@ def test_a_last_line_without_its_end_is_told_once(path: Path, reader: _Reader) -
 
 
 def test_a_line_of_no_end_is_cut(path: Path, reader: _Reader) -> None:
-    endless = b"x" * (3 * tailing.BLOCK + 5)
+    endless = b"x" * (3 * stream.BLOCK + 5)
     _append(path, endless)
     read = reader.read() + reader.read(5)
     assert read == endless + b"<unended>"
@@ -223,7 +225,7 @@ def test_a_gibibyte_at_once_is_read_in_blocks(path: Path, reader: _Reader) -> No
     reader.now += 1
     size, last = 0, b""
     for piece in reader.tail.read(reader.now):
-        assert len(piece.data) <= tailing.BLOCK
+        assert len(piece.data) <= stream.BLOCK
         size, last = size + len(piece.data), piece.data
     assert size == (1 << 30) + 6
     assert last.endswith(b"\nlast\n")
@@ -340,13 +342,38 @@ def test_two_names_of_one_file_are_one_log(folder: _Folder) -> None:
     assert folder.read() == b"three\n"
 
 
+LONG = b"a line that is long enough to be known again, %d\n"
+
+
+def _copy_and_cut(log: Path) -> None:
+    """Rotate a log as `copytruncate` does, over the copy that was made before."""
+    log.with_name("app.log.1").write_bytes(log.read_bytes())
+    os.truncate(log, 0)
+
+
 def test_a_copy_that_a_rotation_makes_is_not_read_again(folder: _Folder) -> None:
     log = folder.folder / "app.log"
-    _append(log, b"a line that is long enough to be known again, %d\n" % 1)
-    _append(log, b"a line that is long enough to be known again, %d\n" % 2)
-    folder.read()
-    _append(log, b"just before\n")
-    (folder.folder / "app.log.1").write_bytes(log.read_bytes())
-    os.truncate(log, 0)
-    _append(log, b"after\n")
-    assert folder.read() == b"after\njust before\n"
+    for time in range(3):
+        for number in range(3):
+            _append(log, LONG % (10 * time + number))
+        assert folder.read().count(b"\n") == 3
+        _append(log, b"just before\n")
+        _copy_and_cut(log)
+        _append(log, b"after\n")
+        assert sorted(folder.read(60).splitlines()) == [b"after", b"just before"]
+        assert folder.read(60) == b""
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_only_a_copy_still_has_is_read(path: Path, reader: _Reader, restarts: bool) -> None:
+    for _ in range(2):
+        _append(path, LONG % 1 + LONG % 2)
+        assert reader.read() == LONG % 1 + LONG % 2
+        _append(path, b"just before\n")
+        _copy_and_cut(path)
+        _append(path, b"after\n")
+        if restarts:
+            reader = reader.again()
+        assert reader.read(60) == b"just before\nafter\n"
+        assert reader.read(60) == b""
+    reader.tail.close()

@@ -176,7 +176,7 @@ async def test_help_names_every_action_and_scrolls(size: tuple[int, int]) -> Non
         text = " ".join("".join(cell for cell, _ in line) for line in lines)
         flat = " ".join(text.split())
         for action in ACTIONS:
-            assert all(word in flat for word in action.help.split())
+            assert all(word in flat for word in action.full_help.split())
         await at.press("G", "escape")
         assert at.shows(MainScreen)
         await at.press("?", "?")

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 from support.desk import Desk
 from support.screens import FakeEngine, busy, settle
 
-from engine.commands import Receipt, Refusal
+from engine.commands import (
+    BeatAgents,
+    Command,
+    Receipt,
+    Refusal,
+    RegisterAgent,
+    UnregisterAgents,
+)
 from engine.errors import Code
+from tui import steering
 from tui.app import Dashboard
 from tui.fitted import Fitting
 from tui.keymap import Keymap
 from tui.screens.main import MainScreen
 from tui.screens.question import Question
+from tui.steering import title_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -91,3 +100,9 @@ async def test_a_dialog_that_fits_says_nothing_of_more() -> None:
         await at.press("2", "K")
         assert at.shows(Question)
         assert "more line" not in at.screen
+
+
+def test_every_command_of_a_dashboard_has_a_title() -> None:
+    told = set(get_args(Command)) - {RegisterAgent, BeatAgents}
+    assert told - {UnregisterAgents} == set(steering._TITLES)
+    assert [title_of(UnregisterAgents((), end=end)) for end in (True, False)] == ["End", "Forget"]

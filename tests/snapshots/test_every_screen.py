@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pytest_textual_snapshot import SVGImageExtension
-from support.fleet import fleet
+from support.fleet import fleet, serving
+from support.metrics import with_metrics
 from support.screens import NOW, settle
 from textual.command import CommandList
 from textual.widgets import Input
@@ -23,7 +24,7 @@ from engine.errors import Code
 from engine.filters import EVENT_FIELDS, parse_filter
 from tui.app import Dashboard
 from tui.palette import Palette
-from tui.screens.log import LogScreen
+from tui.screens.reading import ReadingScreen
 from tui.theme import AGENTMUX, AGENTMUX_LIGHT
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ async def assert_looks(
 async def _rest(pilot: Pilot[None]) -> None:
     await pilot.pause()
     screen = pilot.app.screen
-    if isinstance(screen, LogScreen):
+    if isinstance(screen, ReadingScreen):
         await until(pilot, partial(getattr, screen.text.reader, "idle"))
 
 
@@ -144,10 +145,35 @@ async def test_screen(snapshot: SnapshotAssertion, tmp_path: Path, keys: tuple[s
     await assert_looks(app, snapshot, press(*keys))
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        pytest.param(("5",), id="pane"),
+        pytest.param(("5", "G", "enter"), id="service"),
+        pytest.param(("5", "G", "l"), id="log"),
+        pytest.param(("1", "G"), id="external"),
+        pytest.param(("1", "G", "enter"), id="external-in-full"),
+        pytest.param(("q",), id="quit"),
+    ],
+)
+async def test_services(snapshot: SnapshotAssertion, tmp_path: Path, keys: tuple[str, ...]) -> None:
+    engine = serving(tmp_path / "state")
+    engine.kept = ("db", "web")
+    await assert_looks(_app(engine), snapshot, press(*keys))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=[f"{width}x{height}" for width, height in SIZES])
 async def test_timeline(snapshot: SnapshotAssertion, tmp_path: Path, size: tuple[int, int]) -> None:
     # Opened it shows all; resized it keeps its scale.
     await assert_looks(_app(fleet(tmp_path / "state")), snapshot, press("T"), sizes=[size])
+
+
+@pytest.mark.parametrize(
+    "keys", [pytest.param((), id="dashboard"), pytest.param(("M",), id="metrics")]
+)
+async def test_health(snapshot: SnapshotAssertion, tmp_path: Path, keys: tuple[str, ...]) -> None:
+    app = _app(with_metrics(fleet(tmp_path / "state")))
+    await assert_looks(app, snapshot, press(*keys))
 
 
 async def test_event_filter(snapshot: SnapshotAssertion, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from support.screens import FakeEngine, FakeQueries, busy, screen_text, settle
 from textual.events import Key
 
 from tui.app import Dashboard
-from tui.screens.log import LogScreen
+from tui.screens.reading import ReadingScreen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -109,7 +109,7 @@ class ReadingDesk(Desk):
     async def settle(self) -> None:
         await super().settle()
         screen = self.app.screen
-        if isinstance(screen, LogScreen):
+        if isinstance(screen, ReadingScreen):
             await self.until(lambda: screen.text.reader.idle)
         await self.pilot.pause()
 
@@ -122,7 +122,7 @@ class ReadingDesk(Desk):
     async def look(self) -> None:
         """Let the screen see what became of the file."""
         screen = self.app.screen
-        assert isinstance(screen, LogScreen)
+        assert isinstance(screen, ReadingScreen)
         screen.tick()
         screen._poll()
         await self.settle()

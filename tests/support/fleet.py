@@ -8,9 +8,10 @@ from msgspec.structs import replace
 from support import transcripts
 from support.lists import NOW
 from support.runs import ended_run, need, process, run
-from support.screens import FakeEngine, busy
+from support.screens import FakeEngine, ago, busy, external, service
 
-from engine.model import RunOutcome, Spending, State
+from engine.config import Config, Probe, ServiceConfig
+from engine.model import RunOutcome, ServiceState, Spending, State
 from engine.views import CriticalPath, Need, Usage
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ _LOG = "".join(
     f"tests/race/test_claims.py::test_two_hosts_never_share_a_task[{n}] PASSED\n" for n in range(90)
 )
 _ERRORS = "Traceback (most recent call last):\n  [red]boom[/]\n"
+_SERVICE_LOG = (
+    "[agentmux 2026-01-01T10:10:29.004Z] starting: pid 5118\n"
+    "  > preview\n  listening on http://127.0.0.1:4173\n"
+    "[agentmux 2026-01-01T10:10:32.710Z] unhealthy: GET /health answers 500\n"
+)
 _SPENT = {
     "claude": Spending(14, 412_000, 371_000, 9_400, 1.37),
     "codex": Spending(None, 96_000, 61_000, 4_100, 0.14),
@@ -54,6 +60,36 @@ def fleet(state: Path) -> FakeEngine:
     (folder / "stdout.log").write_text(_LOG)
     (folder / "stderr.log").write_text(_ERRORS)
     transcripts.write(folder, transcripts.CLAIMS)
+    return engine
+
+
+def serving(state: Path) -> FakeEngine:
+    """Return the fleet of `busy()` beside services in every state, and with external agents."""
+    queries = busy()
+    queries.all_services = [
+        service("db", port=5432, since=ago(7300)),
+        service("docs", ServiceState.STOPPED, port=9000, pid=None, keeper=None),
+        service("index", ServiceState.RECOVERING, message="attempt 1 of 3: dist/index.html: gone",
+                recovery="in progress", since=ago(4)),
+        service("queue", ServiceState.WAITING, restarts=3, since=ago(2),
+                message="it ended with 3; it is started again in 4s"),
+        service("search", ServiceState.FAILED, recovery="failed", message="it ended with 1"),
+        service("web", ServiceState.UNHEALTHY, port=4173, message="GET /health answers 500"),
+    ]  # fmt: skip
+    queries.all_workers = queries.all_workers[:3]
+    queries.all_externals = [
+        external("cursor-9", type="cursor", pid=6201),
+        external("helper-1", pid=None, tmux="dev:helper", meta={"branch": "main", "who": "ann"}),
+    ]
+    engine = FakeEngine(queries, state=state)
+    web = ServiceConfig(
+        ("npm", "run", "preview"), cwd="web", port=4173, depends_on=("db",),
+        ready=Probe(http="/"), health=Probe(http="/health", files=("dist/index.html",)),
+    )  # fmt: skip
+    engine.config = Config(services={"web": web})
+    log = engine.layout.service_log("web")
+    log.parent.mkdir(parents=True)
+    log.write_text(_SERVICE_LOG)
     return engine
 
 

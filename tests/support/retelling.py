@@ -29,6 +29,8 @@ _ORDER = {
     "purged": "id",
     "holds": "agent",
     "spent": "agent",
+    "spent_before": "agent",
+    "counters": "name, agent, outcome, bound",
     "agents": "name",
     "meta": "key",
     "pace": "minute",

@@ -24,6 +24,7 @@ from engine.model import (
     EventType,
     Reason,
     RunOutcome,
+    ServiceState,
     Spending,
     State,
     WorkerStatus,
@@ -32,12 +33,16 @@ from engine.views import (
     AttentionRow,
     CriticalPath,
     EventSpan,
+    ExternalRow,
     GraphNode,
+    Health,
+    Metrics,
     Neighbour,
     Order,
     ProcessRow,
     Progress,
     RunRow,
+    ServiceRow,
     TaskDetail,
     TaskRow,
     Usage,
@@ -145,6 +150,34 @@ def worker(id: str, holds: TaskRow | None = None, **more: Any) -> WorkerRow:  # 
     return replace(row, **more)
 
 
+def service(name: str, state: ServiceState = ServiceState.READY, **more: Any) -> ServiceRow:
+    row = ServiceRow(
+        name=name,
+        state=state,
+        since=ago(134),
+        message="",
+        port=None,
+        pid=5100 + sum(map(ord, name)) % 100,
+        restarts=0,
+        recovery="",
+        keeper=4321,
+    )
+    return replace(row, **more)
+
+
+def external(id: str, **more: Any) -> ExternalRow:  # noqa: A002 - as in the row
+    row = ExternalRow(
+        id=id,
+        type="claude",
+        pid=6200 + sum(map(ord, id)) % 100,
+        tmux=None,
+        meta={},
+        registered_at=ago(1800),
+        beat_at=ago(7),
+    )
+    return replace(row, **more)
+
+
 @dataclass
 class FakeQueries:
     """What a store would answer. `broken` makes the queries that it names raise.
@@ -155,11 +188,14 @@ class FakeQueries:
     all_tasks: list[TaskRow] = field(default_factory=list)
     all_workers: list[WorkerRow] = field(default_factory=list)
     all_events: list[Event] = field(default_factory=list)
+    all_externals: list[ExternalRow] = field(default_factory=list)
+    all_services: list[ServiceRow] = field(default_factory=list)
     held: tuple[str, ...] = ()
     recent: tuple[int, ...] = ()
     dag: str = "agentmux/build.yaml"
     every_run: list[RunRow] = field(default_factory=list)
     path: CriticalPath = field(default_factory=CriticalPath)
+    numbers: Metrics = field(default_factory=Metrics)
     spent: dict[str, Spending] = field(default_factory=dict)
     broken: dict[str, Exception] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -259,6 +295,10 @@ class FakeQueries:
         await self._asked("events_at")
         return [one for one in self.all_events if one.seq in set(seqs)]
 
+    async def metrics(self) -> Metrics:
+        await self._asked("metrics")
+        return self.numbers
+
     async def agent_counts(self) -> Mapping[str, Mapping[State, int]]:
         await self._asked("agent_counts")
         counts: dict[str, dict[State, int]] = {}
@@ -270,6 +310,14 @@ class FakeQueries:
     async def workers(self) -> list[WorkerRow]:
         await self._asked("workers")
         return list(self.all_workers)
+
+    async def externals(self) -> list[ExternalRow]:
+        await self._asked("externals")
+        return list(self.all_externals)
+
+    async def services(self) -> list[ServiceRow]:
+        await self._asked("services")
+        return list(self.all_services)
 
     async def events(self, *, after: int = 0, limit: int = -1) -> list[Event]:
         await self._asked("events")
@@ -394,12 +442,15 @@ class FakeEngine:
         self.hurry: asyncio.Event | None = None
         self.mine: tuple[str, ...] = ("claude-1", "codex-1")
         self.needs: list[AttentionRow] = []
+        self.well = Health()
         self.texts: dict[int, str] = {}
         self.used: dict[str, Usage] = {}
         self.processes: dict[str, list[ProcessRow]] = {}
         self.refusal: Exception | None = None
         self.runs = 0
         self.stopped: list[bool] = []
+        self.kept: tuple[str, ...] = ()
+        self.workers_wait = False
         self.may_stop = asyncio.Event()
         self.may_stop.set()
         self.may_step = asyncio.Event()
@@ -437,6 +488,9 @@ class FakeEngine:
     async def attention(self) -> list[AttentionRow]:
         return list(self.needs)
 
+    async def health(self) -> Health:
+        return self.well
+
     async def alert_text(self, number: int) -> str:
         return self.texts.get(number, "")
 
@@ -458,6 +512,12 @@ class FakeEngine:
     async def stop_workers(self, *, drain: bool = False) -> None:
         self.stopped.append(drain)
         await self.may_stop.wait()
+
+    def own_services(self) -> tuple[str, ...]:
+        return self.kept
+
+    async def stop_services(self) -> None:
+        self.kept = ()
 
 
 def event(seq: int, type: EventType, seconds: float, **more: Any) -> Event:  # noqa: A002 - as in the row

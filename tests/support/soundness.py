@@ -6,6 +6,7 @@ It is worked out here from the plain rows, without the engine's own queries.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -69,7 +70,10 @@ class Tables:
 
     @classmethod
     def read(cls, layout: Layout) -> Tables:
-        names = ("runs", "edges", "endings", "purged", "tallies", "workers", "holds", "meta")
+        names = (
+            *("runs", "edges", "endings", "purged", "tallies", "workers", "holds", "meta"),
+            "counters",
+        )
         with closing(connect(layout)) as db:
             rows = {name: rows_of(db, f"SELECT * FROM {name}") for name in names}
             return cls(read_tasks(db), read_events(db), rows)
@@ -91,6 +95,8 @@ def check_tables(tables: Tables) -> None:
     _check_claims(tables)
     _check_endings(tables)
     _check_tallies(tables)
+    if begins == [1]:
+        _check_counters(tables)
     edges = {(row["dep"], row["task"]) for row in tables.rows["edges"]}
     assert edges == {(dep, task_id) for task_id, row in tasks.items() for dep in row["deps"]}
 
@@ -241,3 +247,35 @@ def _check_tallies(tables: Tables) -> None:
         if row["n"]
     }
     assert tallies == dict(counted)
+
+
+def _check_counters(tables: Tables) -> None:
+    """What ever happened is counted once, and nothing is forgotten with a task that is purged."""
+    told: dict[tuple[str, str, str, float], list[int]] = {}
+
+    def count(event: Event, name: str, outcome: str = "", bound: float = 0.0, ms: int = 0) -> None:
+        sums = told.setdefault((name, event.agent or "", outcome, bound), [0, 0])
+        sums[0] += 1
+        sums[1] += ms
+
+    for event in tables.events:
+        data = event.data
+        if data.get("adopted"):
+            continue
+        if event.type == "TASK_CLAIMED":
+            count(event, "launched")
+        elif event.type == "ALERT":
+            count(event, "alerts")
+        elif "outcome" in data and event.type != "LATE_RESULT":
+            ms = data.get("durationMs", 0)
+            bounds = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, math.inf)
+            bound = next(bound for bound in bounds if ms <= bound * 1000)
+            count(event, "ended", data["outcome"], bound, ms)
+            if str(data.get("error", "")).startswith("no worktree: "):
+                count(event, "worktree_errors")
+            if data["outcome"] == "done" and "pullRequest" in data.get("result", {}):
+                count(event, "pull_requests")
+    assert {
+        (row["name"], row["agent"], row["outcome"], row["bound"]): [row["n"], row["ms"]]
+        for row in tables.rows["counters"]
+    } == told

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from engine import shapes
 from engine.cli import report, tables
 from engine.cli.logs import LineFormatter
 from engine.cli.parser import parse
@@ -24,7 +25,6 @@ from engine.cli.render import (
     Cell,
     Column,
     OutputClosedError,
-    as_json,
     complain,
     say,
     say_json_list,
@@ -34,6 +34,7 @@ from engine.cli.render import (
 from engine.cli.signals import Signals
 from engine.errors import Code, StorageError
 from engine.model import Event, EventType, Reason, RunOutcome, Spending, State, WorkerStatus
+from engine.shapes import as_json
 from engine.text import cells, clean_text
 from engine.views import Progress, RunRow, SpentRow, TaskDetail, TaskRow, WorkerRow
 
@@ -248,7 +249,7 @@ def test_times_in_a_task_list_are_relative() -> None:
     ],
 )
 def test_a_worker_is_what_its_process_and_its_heartbeat_say(row: WorkerRow, word: str) -> None:
-    assert tables.worker_status(row, NOW, 15) == word
+    assert shapes.worker_status(row, NOW, 15) == word
     assert word in table(tables.WORKERS, tables.worker_rows([row], NOW, 15))[1]
 
 
@@ -280,7 +281,7 @@ def test_a_run_and_its_task_tell_tokens_and_cost() -> None:
 
 def test_an_event_in_json_has_the_shape_of_the_log() -> None:
     event = Event(7, NOW, EventType.TASK_CLAIMED, task_id="a", data={"attempt": 1})
-    assert tables.event_json(event) == {
+    assert shapes.event_json(event) == {
         "seq": 7, "ts": "2026-11-20T12:00:00.000Z", "type": "TASK_CLAIMED", "taskId": "a",
         "attempt": 1,
     }  # fmt: skip

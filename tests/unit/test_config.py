@@ -119,7 +119,7 @@ def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_t
     ("text", "line", "field", "words"),
     [
         ("\nheartbeet: 5\n", 2, "heartbeet", "did you mean 'heartbeat'"),
-        ("colour: red\n", 1, "colour", "known are agents, alerts, budget, github"),
+        ("colour: red\n", 1, "colour", "known are agents, alerts, api, budget, github"),
         ("lease: ten\n", 1, "lease", "must be a number, not 'ten'"),
         ("lease: '600'\n", 1, "lease", "remove the quotes"),
         ("lease: true\n", 1, "lease", "must be a number, not true"),
@@ -152,6 +152,9 @@ def test_the_default_allow_list_can_neither_write_nor_start_programs_nor_reach_t
         ("screen:\n  bel: true\n", 2, "screen.bel", "did you mean 'bell'"),
         ("screen:\n  bell: 1\n", 2, "screen.bell", "must be true or false, not 1"),
         ("screen: {ascii: 'yes'}\n", 1, "screen.ascii", "must be true or false"),
+        ("api: {port: 70000}\n", 1, "api.port", "must be from 0 to 65,535"),
+        ("api: {host: 7}\n", 1, "api.host", "must be text"),
+        ("api: {hosts: [ok, 'a:80']}\n", 1, "api.hosts[1]", "is no name or address"),
         ("watch: {file: [a]}\n", 1, "watch.file", "did you mean 'files'"),
         ("watch: {files: a.log}\n", 1, "watch.files", "must be a list, not 'a.log'"),
         ("watch:\n  errors:\n  - ok\n  - '(a'\n", 4, "watch.errors[1]", "missing ): (a"),

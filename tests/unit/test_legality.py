@@ -31,7 +31,9 @@ def test_in_a_mixed_list_it_is_the_row_that_says_what_is_killed() -> None:
 
 def test_screens_of_one_pane_have_nothing_to_zoom() -> None:
     alone = {place for place in Place if legality.zoom(Selection(place))}
-    assert alone == {Place.LOG, Place.TRANSCRIPT, Place.GRAPH, Place.TIMELINE}
+    assert alone == {
+        Place.LOG, Place.TRANSCRIPT, Place.GRAPH, Place.TIMELINE, Place.EXTERNAL, Place.METRICS
+    }  # fmt: skip
 
 
 def test_a_transcript_is_refused_where_no_agent_has_run_and_none_will() -> None:

@@ -14,10 +14,12 @@ import pytest
 import yaml
 from msgspec.structs import asdict, replace
 
+from engine.api.app import make_app
 from engine.cli.parser import parse
 from engine.config import (
     AgentConfig,
     AlertsConfig,
+    ApiConfig,
     Config,
     GithubConfig,
     Mailbox,
@@ -47,7 +49,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def key_table() -> str:
     """The README's key table, two actions a line."""
     cells = [
-        f"{' '.join(f'`{shown(key)}`' for key in action.keys)} | {action.help}"
+        f"{' '.join(f'`{shown(key)}`' for key in action.keys)} | {action.full_help}"
         for action in ACTIONS
     ]
     half = (len(cells) + 1) // 2
@@ -105,7 +107,7 @@ def test_the_settings_shown_can_be_taken_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "beginning", ["agents:", "budget:", "github:", "mcp:", "services:", "watch:"]
+    "beginning", ["agents:", "api:", "budget:", "github:", "mcp:", "services:", "watch:"]
 )
 def test_the_other_settings_shown_can_be_taken_as_they_are(tmp_path: Path, beginning: str) -> None:
     (block,) = [block for block in yaml_blocks() if block.startswith(beginning)]
@@ -133,9 +135,32 @@ def test_what_is_trouble_in_a_log_is_shown_as_it_is(tmp_path: Path) -> None:
     assert replace(shown, files=()) == WatchConfig()
 
 
+def test_where_it_is_served_is_shown_as_it_is(tmp_path: Path) -> None:
+    (block,) = [block for block in yaml_blocks() if block.startswith("api:")]
+    settings = tmp_path / "agentmux.yaml"
+    settings.write_text(block)
+    assert replace(load_config(settings).api, hosts=()) == ApiConfig()
+
+
+def test_every_path_that_is_served_is_told_with_what_it_takes() -> None:
+    told = README[README.index("## Over HTTP") : README.index("## States")]
+    paths = make_app(None).openapi()["paths"]  # type: ignore[arg-type]
+    parts = {part for path in paths for part in path.split("/")[1:] if not part.startswith("{")}
+    operations = [one for methods in paths.values() for one in methods.values()]
+    takes = {
+        taken["name"]
+        for one in operations
+        for taken in one.get("parameters", ())
+        if taken["in"] != "path"
+    }
+    assert {part for part in parts if f"/{part}" not in told} == set()
+    assert {name for name in takes if name not in told} == set()
+
+
 SECTIONS: tuple[type[Struct], ...] = (
     Config, ShellConfig, AgentConfig, Prices, WorktreeConfig, McpServer, GithubConfig,
     ScreenConfig, WatchConfig, AlertsConfig, Mailbox, Webhook, ServiceConfig, Probe, Recover,
+    ApiConfig,
 )  # fmt: skip
 
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.model import ACTIVE, FINISHED, LIVE_WORKERS, Reason, State, WorkerStatus
+from engine.model import (
+    ACTIVE,
+    FINISHED,
+    LIVE_WORKERS,
+    UP,
+    Reason,
+    ServiceState,
+    State,
+    WorkerStatus,
+)
 from engine.text import clean_text
 from engine.views import TRANSCRIBED
 from tui.actions.model import Place
@@ -16,11 +25,14 @@ from tui.actions.model import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from engine.views import TaskRow, WorkerRow
+    from engine.views import ServiceRow, TaskRow, WorkerRow
     from tui.actions.model import Selection
 
-_ALONE = frozenset({Place.LOG, Place.TRANSCRIPT, Place.GRAPH, Place.TIMELINE})
+_ALONE = frozenset(
+    {Place.LOG, Place.TRANSCRIPT, Place.GRAPH, Place.TIMELINE, Place.EXTERNAL, Place.METRICS}
+)
 """Screens of one pane."""
+_OF_SERVICES = frozenset({Place.SERVICES, Place.SERVICE})
 
 
 def watching(selection: Selection) -> str | None:
@@ -31,15 +43,22 @@ def watching(selection: Selection) -> str | None:
 
 
 def stop(selection: Selection) -> str | None:
-    """Refuse to stop a worker that is not there, or stopping already."""
+    """Refuse to stop a worker or a service that is not there, or stopping already."""
     if selection.watching or (selection.marked and selection.of_workers):
         return watching(selection)
+    if selection.service is not None:
+        return _cannot_stop_service(selection.service)
     worker = selection.worker
-    if worker is not None:
-        return _cannot_stop(worker)
+    return _cannot_stop(worker) if worker is not None else _no_worker(selection)
+
+
+def _no_worker(selection: Selection) -> str:
+    if selection.external is not None:
+        name = clean_text(selection.external.id)
+        return f"{name} is no worker of this fleet: K ends it, D forgets it"
     if selection.task is not None:
         return f"no worker holds {clean_text(selection.task.id)}"
-    return "choose a worker first"
+    return "choose a service first" if selection.place in _OF_SERVICES else "choose a worker first"
 
 
 def _cannot_stop(worker: WorkerRow) -> str | None:
@@ -53,10 +72,32 @@ def _cannot_stop(worker: WorkerRow) -> str | None:
     return None
 
 
+def _cannot_stop_service(service: ServiceRow) -> str | None:
+    name = clean_text(service.name)
+    if service.state is ServiceState.STOPPING and service.keeper is not None:
+        return f"{name} is stopping already"
+    return None if _is_up(service) else f"{name} is not up"
+
+
+def _is_up(service: ServiceRow) -> bool:
+    """Say whether somebody keeps a service alive, or will start it soon."""
+    return service.keeper is not None and service.state in {*UP, ServiceState.WAITING}
+
+
+def add(selection: Selection) -> str | None:
+    """Refuse to start a service that is up; there can always be one more worker."""
+    service = selection.service
+    if not selection.watching and service is not None and _is_up(service):
+        return f"{clean_text(service.name)} is {service.state} already"
+    return watching(selection)
+
+
 def kill(selection: Selection) -> str | None:
     """Refuse to kill where neither a run nor a worker is."""
-    if selection.watching or selection.marked:
+    if selection.watching or selection.marked or selection.external is not None:
         return watching(selection)
+    if selection.service is not None:
+        return "s stops a service, and kills what has not ended after its stop_timeout"
     worker = selection.worker
     if not selection.of_workers:
         return _needs_holder(selection)
@@ -87,8 +128,9 @@ def _needs_holder(selection: Selection) -> str | None:
     if selection.task is not None:
         state = "waiting or ready" if selection.task.state is State.READY else selection.task.state
         return f"{clean_text(selection.task.id)} is {state.lower()}: no worker holds it"
-    if selection.worker is not None:
-        return f"{clean_text(selection.worker.id)} holds no task"
+    row = selection.worker or selection.external
+    if row is not None:
+        return f"{clean_text(row.id)} holds no task"
     return "choose a task or a worker first"
 
 
@@ -112,6 +154,8 @@ def purge(selection: Selection) -> str | None:
     """Refuse to purge where no task is."""
     if selection.watching or (selection.marked and not selection.of_workers):
         return watching(selection)
+    if selection.external is not None:
+        return _marks_workers(selection)
     return None if selection.task is not None else "choose a task first"
 
 
@@ -119,6 +163,8 @@ def retry(selection: Selection) -> str | None:
     """Refuse to retry what has not ended, or waits for other tasks."""
     if selection.watching or (selection.marked and not selection.of_workers):
         return watching(selection)
+    if selection.service is not None:
+        return None  # one that is down is started
     if selection.task is None:
         return "choose a task first"
     return _cannot_retry(selection.task)
@@ -146,7 +192,8 @@ def acknowledge(selection: Selection) -> str | None:
 
 def a_detail(selection: Selection) -> str | None:
     """Refuse where there is nothing to be shown in full."""
-    if selection.opens is not None or selection.worker is not None:
+    rows = (selection.worker, selection.service, selection.external)
+    if selection.opens is not None or any(row is not None for row in rows):
         return None
     return "nothing here to show"
 
@@ -169,7 +216,7 @@ def a_worker(selection: Selection) -> str | None:
 
 def a_log(selection: Selection) -> str | None:
     """Refuse where nothing has run yet."""
-    return _no_run(selection, "log")
+    return None if selection.service is not None else _no_run(selection, "log")
 
 
 def _no_run(selection: Selection, what: str) -> str | None:
@@ -185,8 +232,9 @@ def _no_run(selection: Selection, what: str) -> str | None:
 
 
 def _no_task(selection: Selection) -> str:
-    if selection.worker is not None:
-        return f"{clean_text(selection.worker.id)} holds no task"
+    row = selection.worker or selection.external
+    if row is not None:
+        return f"{clean_text(row.id)} holds no task"
     return "choose a task or a run first"
 
 
@@ -233,6 +281,10 @@ def marks(selection: Selection) -> str | None:
     """Refuse to mark where nothing is."""
     if selection.watching:
         return watching(selection)
+    if selection.external is not None:
+        return "external agents are ended and forgotten one by one"
+    if selection.place is Place.SERVICES:
+        return "services are not marked: each is started and stopped by itself"
     if selection.task is None and selection.worker is None:
         return "nothing here to mark"
     return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from engine.commands import Command
-    from engine.views import RunRow, TaskRow, WorkerRow
+    from engine.views import ExternalRow, RunRow, ServiceRow, TaskRow, WorkerRow
 
 _NAME = 16
 """Cells of an agent's name in the footer."""
@@ -36,6 +36,10 @@ class Place(StrEnum):
     TIMELINE = "timeline"
     WORKER = "worker"
     ATTENTION = "attention"
+    SERVICES = "services"
+    SERVICE = "service"
+    EXTERNAL = "external"
+    METRICS = "metrics"
 
 
 class Group(StrEnum):
@@ -58,7 +62,8 @@ class Selection(Struct, frozen=True):
     does not matter. `who` is the id of the worker that an event names, `gone` that nobody knows
     it any more. `earlier` and `later`: whether the task of `run` has other runs. `tree`: the graph
     is shown as one. `about`: the agent that the row itself is about. `held` are the agents whose
-    claims are held (`*`: all). `alert`: the number of the alert under the cursor.
+    claims are held (`*`: all). `alert`: the number of the alert under the cursor. `service`: the
+    one under the cursor, or whose log is shown; `external`: an agent that somebody else started.
     """
 
     place: Place
@@ -77,6 +82,8 @@ class Selection(Struct, frozen=True):
     tree: bool = False
     about: str | None = None
     alert: int | None = None
+    service: ServiceRow | None = None
+    external: ExternalRow | None = None
 
     @property
     def agent(self) -> str | None:
@@ -115,6 +122,8 @@ class Target(Struct, frozen=True):
     task_id: str | None = None
     run_id: str | None = None
     worker_id: str | None = None
+    service: str | None = None
+    external: str | None = None
 
 
 def need_you(count: int) -> str:
@@ -128,8 +137,9 @@ class Action(Struct, frozen=True):
     `keys` are Textual's names, the first is the one shown. `places` are where the footer offers
     it; `refuse` returns why it cannot be done for a selection, or None. With `command` it is
     something for the engine: `asks` says that its dry run is shown first, and always with marks.
-    Without, it is a method `action_<name>` of the app or of the screen. `local` actions belong to
-    the focused list or text, so that their keys may be other things elsewhere.
+    Without, or where that gives none, it is a method `action_<name>` of the app or of the screen.
+    `local` actions belong to the focused list or text, so that their keys may be other things
+    elsewhere. `also`: what it does to what is neither a task nor a worker.
     """
 
     name: str
@@ -142,6 +152,12 @@ class Action(Struct, frozen=True):
     command: Callable[[Selection], tuple[Command, ...]] | None = None
     asks: bool = False
     local: str = ""
+    also: str = ""
+
+    @property
+    def full_help(self) -> str:
+        """What it does, whatever is selected."""
+        return f"{self.help}; {self.also}" if self.also else self.help
 
     def label_for(self, selection: Selection, needs: int = 0) -> str:
         """Return what the footer calls the action here; `needs` counts what needs a person."""
@@ -154,14 +170,26 @@ class Action(Struct, frozen=True):
                 return _hold_label(selection)
             case "detail" if selection.place is Place.HISTORY:
                 return "transcript" if leads_to_transcript(selection) else "log"
-        return self.label
+        return self._otherwise(selection, 0) or self.label
 
     def help_for(self, selection: Selection) -> str:
         """Return what the action does for the selection, in a sentence."""
         if self.name != "hold" or selection.claims == ALL_AGENTS:
-            return self.help
+            return self._otherwise(selection, 1) or self.help
         whose = clean_text(selection.claims)
         return f"{'Hold' if selection.holds else 'Resume'} the claims of {whose}"
+
+    def is_special(self, selection: Selection) -> bool:
+        """Say whether it comes first in the footer: what it does here it does nowhere else."""
+        return bool(self.local or self._otherwise(selection, 0))
+
+    def _otherwise(self, selection: Selection, part: int) -> str:
+        """Return its label (0) or help (1) if it is another one for the selection."""
+        if selection.service is not None:
+            return _ON_SERVICES.get(self.name, ("", ""))[part]
+        if selection.external is not None and not selection.marked:
+            return _ON_EXTERNALS.get(self.name, ("", ""))[part]
+        return ""
 
     def is_offered(self, selection: Selection) -> bool:
         """Say whether the footer has the action here, be it dimmed.
@@ -169,11 +197,28 @@ class Action(Struct, frozen=True):
         It does not where nobody would look for it: other runs where there is one, and in the list
         of needs, which says of each row what can be done, what cannot.
         """
-        if selection.place not in self.places or not self.label:
+        special = self.is_special(selection) and not self.local
+        if not (special or selection.place in self.places) or not self.label_for(selection):
+            return False
+        if selection.service is not None and self.name in _NOT_OF_SERVICES:
             return False
         if self.name in {"former_run", "later_run"}:
             return selection.earlier or selection.later
         return selection.place is not Place.ATTENTION or self.refuse(selection) is None
+
+
+_ON_SERVICES = {
+    "stop": ("stop", "End the service, with all that it has started"),
+    "retry": ("restart", "End the service and start it anew"),
+    "add": ("start", "Start the service, and what it depends on"),
+}
+_ON_EXTERNALS = {
+    "kill": ("end", "End the external agent: its process, its window of tmux"),
+    "purge": ("forget", "Forget the external agent; its process goes on"),
+}
+"""Label and help of what actions of tasks and workers are for other things."""
+_NOT_OF_SERVICES = frozenset({"transcript", "worker", "stream"})
+"""What there is for the log of a run, and not for that of a service."""
 
 
 def _hold_label(selection: Selection) -> str:

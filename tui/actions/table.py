@@ -21,10 +21,14 @@ from engine.commands import (
     Purge,
     Release,
     Reset,
+    RestartServices,
     Resume,
     Retry,
     Seed,
+    StartServices,
     Stop,
+    StopServices,
+    UnregisterAgents,
 )
 from tui.actions import legality
 from tui.actions.model import Action, Group, Place, Selection
@@ -71,10 +75,14 @@ def _workers(selection: Selection) -> tuple[str, ...]:
 
 
 def _stop(selection: Selection) -> tuple[Command, ...]:
+    if selection.service is not None:
+        return (StopServices((selection.service.name,)),)
     return (Stop(_workers(selection)),)
 
 
 def _kill(selection: Selection) -> tuple[Command, ...]:
+    if selection.external is not None and not selection.marked:
+        return (UnregisterAgents((selection.external.id,), end=True),)
     if selection.of_workers:
         return (KillWorkers(_workers(selection)),)
     return (Kill(_tasks(selection)),)
@@ -89,10 +97,20 @@ def _cancel(selection: Selection) -> tuple[Command, ...]:
 
 
 def _retry(selection: Selection) -> tuple[Command, ...]:
+    if selection.service is not None:
+        return (RestartServices((selection.service.name,)),)
     return (Retry(_tasks(selection)),)
 
 
+def _add(selection: Selection) -> tuple[Command, ...]:
+    """Return how a service is started; which agent gets a worker may have to be asked first."""
+    service = selection.service
+    return () if service is None else (StartServices((service.name,)),)
+
+
 def _purge(selection: Selection) -> tuple[Command, ...]:
+    if selection.external is not None:
+        return (UnregisterAgents((selection.external.id,)),)
     return (Purge(_tasks(selection)),)
 
 
@@ -104,11 +122,15 @@ def _acknowledge(selection: Selection) -> tuple[Command, ...]:
     return (Acknowledge(() if selection.alert is None else (selection.alert,)),)
 
 
-_PANES = frozenset({Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE})
+_PANES = frozenset({Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE, Place.SERVICES})
+_SERVICES = frozenset({Place.SERVICES, Place.SERVICE})
+_BESIDE = _SERVICES | {Place.EXTERNAL}
+"""Where nothing is a task, nor has one."""
 _ALL = frozenset(Place)
 _TASK_LISTS = frozenset({Place.TASKS, Place.ATTENTION, Place.GRAPH})
 _LISTS = _PANES | {Place.HISTORY, Place.ATTENTION, Place.TIMELINE, Place.GRAPH}
-_STEERED = _ALL - {Place.EVENTS, Place.LOG, Place.TRANSCRIPT, Place.HISTORY}
+_TOLD = frozenset({Place.EVENTS, Place.LOG, Place.TRANSCRIPT, Place.HISTORY, Place.METRICS})
+_STEERED = _ALL - _TOLD - _BESIDE
 _FILTERED = frozenset({Place.TASKS, Place.EVENTS, Place.HISTORY})
 _SORTED = frozenset({Place.TASKS, Place.HISTORY})
 _TEXTS = frozenset({Place.LOG, Place.TRANSCRIPT})
@@ -122,11 +144,12 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "stop", ("s",), "stop", "Stop the worker gracefully: its task is released",
-        Group.STEER, _STEERED, legality.stop, _stop,
+        Group.STEER, _STEERED | _SERVICES, legality.stop, _stop, also="end the service",
     ),
     Action(
         "kill", ("K",), "kill", "Kill the worker, or the task's run",
-        Group.STEER, _STEERED, legality.kill, _kill, asks=True,
+        Group.STEER, _STEERED | {Place.EXTERNAL}, legality.kill, _kill, asks=True,
+        also="end the external agent",
     ),
     Action(
         "release", ("u",), "release", "Take the task from its worker and make it ready again",
@@ -138,11 +161,12 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "retry", ("r",), "retry", "Make a finished or blocked task ready again",
-        Group.STEER, _STEERED, legality.retry, _retry,
+        Group.STEER, _STEERED | _SERVICES, legality.retry, _retry, also="restart the service",
     ),
     Action(
         "purge", ("D",), "", "Remove the task and its runs from the store",
-        Group.STEER, _STEERED, legality.purge, _purge, asks=True,
+        Group.STEER, _STEERED | {Place.EXTERNAL}, legality.purge, _purge, asks=True,
+        also="forget the external agent",
     ),
     Action(
         "acknowledge", ("A",), "acknowledge", "Acknowledge the alert: somebody has seen to it",
@@ -153,9 +177,10 @@ ACTIONS: tuple[Action, ...] = (
         Group.STEER, _ALL, legality.watching, _hold,
     ),
     Action("log", ("l",), "log", "Show the output of the run", Group.LOOK,
-           _ALL - {Place.LOG}, legality.elsewhere(Place.LOG, "the log", legality.a_log)),
+           _ALL - {Place.LOG, Place.EXTERNAL},
+           legality.elsewhere(Place.LOG, "the log", legality.a_log), also="the log of the service"),
     Action("transcript", ("t",), "transcript", "Show what the agent said and did in the run",
-           Group.LOOK, _ALL - {Place.TRANSCRIPT},
+           Group.LOOK, _ALL - {Place.TRANSCRIPT} - _BESIDE,
            legality.elsewhere(Place.TRANSCRIPT, "the transcript", legality.transcript)),
     Action("attention", ("!", "exclamation_mark"), "needs you",
            "List what needs you: only a human can settle it", Group.LOOK,
@@ -166,8 +191,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("graph", ("d",), "graph", "Draw the DAG", Group.LOOK, _ALL - {Place.GRAPH}),
     Action("timeline", ("T",), "timeline", "Draw the runs of each worker over time", Group.LOOK,
            _ALL - {Place.TIMELINE}, legality.elsewhere(Place.TIMELINE, "the timeline")),
+    Action("metrics", ("M",), "", "Show how the fleet is, and what ever happened in numbers",
+           Group.LOOK, _ALL - {Place.METRICS}, legality.elsewhere(Place.METRICS, "the metrics")),
     Action("worker", ("w",), "worker", "Show everything about the worker", Group.LOOK,
-           _ALL - {Place.WORKER},
+           _ALL - {Place.WORKER} - _BESIDE,
            legality.elsewhere(Place.WORKER, "the worker", legality.a_worker)),
     Action(
         "filter", ("/",), "filter", "Filter: words, state:failed, agent:codex, /regex/, !not",
@@ -185,17 +212,18 @@ ACTIONS: tuple[Action, ...] = (
     Action("reset", ("R",), "reset", "Stop all workers, rotate the log, reseed, start again",
            Group.STEER, _ALL, legality.watching, lambda _: (Reset(),), asks=True),
     Action("add", ("a",), "add", "Start one more worker in this process", Group.STEER, _ALL,
-           legality.watching),
+           legality.add, _add, also="start the service"),
     Action(
         "back", ("escape",), "back", "Go back; in the dashboard: marks, zoom, then the filter",
         Group.LOOK, _ALL - _PANES,
     ),
     Action("zoom", ("z",), "zoom", "Give the pane the whole screen, and back", Group.LOOK,
-           _PANES | {Place.DETAIL, Place.WORKER}, legality.zoom),
+           _PANES | {Place.DETAIL, Place.WORKER, Place.SERVICE}, legality.zoom),
     Action("pane_1", ("1",), "", "Go to the first pane: the workers", Group.MOVE),
     Action("pane_2", ("2",), "", "Go to the second pane: the tasks", Group.MOVE),
     Action("pane_3", ("3",), "", "Go to the third pane: the events", Group.MOVE),
     Action("pane_4", ("4",), "", "Go to the fourth pane: the stale heartbeats", Group.MOVE),
+    Action("pane_5", ("5",), "", "Go to the fifth pane: the services, if any", Group.MOVE),
     Action("next_pane", ("tab",), "", "Go to the next pane", Group.MOVE),
     Action("previous_pane", ("shift+tab",), "", "Go to the pane before", Group.MOVE),
     Action("down", ("j", "down"), "", "Down", Group.MOVE, local="move(1)"),
@@ -247,7 +275,8 @@ ACTIONS: tuple[Action, ...] = (
            Group.PROGRAM, _ALL),
     Action("help", ("?",), "help", "Show this help", Group.PROGRAM, _ALL),
     Action(
-        "quit", ("q", "ctrl+q", "ctrl+c"), "quit", "Quit; asks first while its own runs are alive",
+        "quit", ("q", "ctrl+q", "ctrl+c"), "quit",
+        "Quit; asks first while its own runs or services are alive",
         Group.PROGRAM, _ALL,
     ),
 )  # fmt: skip

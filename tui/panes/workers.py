@@ -1,11 +1,11 @@
-"""Who works, on what, how it goes, and what it takes."""
+"""Who works, on what, how it goes, and what it takes; and which agents others have started."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
 from engine.text import clean_text
-from engine.views import Usage, WorkerRow
+from engine.views import ExternalRow, Usage, WorkerRow
 from tui import look
 from tui.widgets.cells import Line, Tone
 from tui.widgets.columns import Column
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-class WorkersList(RowList[WorkerRow]):
-    """All live workers, of this process and of others. Set `usage` (by run) before `put`."""
+class WorkersList(RowList[WorkerRow | ExternalRow]):
+    """All live workers, of this process and of others, then external agents.
+
+    Set `usage` (by run) before `put`.
+    """
 
     COLUMNS: ClassVar[tuple[Column, ...]] = (
         Column("", 1, name="status"),
@@ -32,6 +35,7 @@ class WorkersList(RowList[WorkerRow]):
         Column("note", 0, fills=True, drop=5),
     )
     EMPTY = "no workers: a adds one, or `agentmux worker --agent A`"
+    AFTER_SERVICES = "workers start once all services are ready; a starts one now"
     MARKS = True
 
     def __init__(self, now: Callable[[], datetime], stale_after: float) -> None:
@@ -40,12 +44,40 @@ class WorkersList(RowList[WorkerRow]):
         self._stale_after = stale_after
         self.usage: Mapping[str, Usage] = {}
 
-    def key_of(self, row: WorkerRow) -> str:
-        """Return the worker's id."""
+    @property
+    def worker(self) -> WorkerRow | None:
+        """The worker under the cursor, None if there is none."""
+        row = self.current
+        return row if isinstance(row, WorkerRow) else None
+
+    @property
+    def external(self) -> ExternalRow | None:
+        """The external agent under the cursor, None if there is none."""
+        row = self.current
+        return row if isinstance(row, ExternalRow) else None
+
+    def key_of(self, row: WorkerRow | ExternalRow) -> str:
+        """Return the id of the worker or agent: no two have the same."""
         return row.id
 
-    def cells_of(self, row: WorkerRow) -> Line:
-        """Tell a worker."""
+    def cells_of(self, row: WorkerRow | ExternalRow) -> Line:
+        """Tell a worker or an agent."""
+        return self._external(row) if isinstance(row, ExternalRow) else self._worker(row)
+
+    def _external(self, row: ExternalRow) -> Line:
+        where = (row.tmux or "") if row.pid is None else f"pid {row.pid}"
+        return (
+            (look.EXTERNAL, Tone.TEXT),
+            (clean_text(row.id), Tone.TEXT),
+            (clean_text(row.type), Tone.DIM),
+            ("external " + clean_text(where), Tone.DIM),
+            *[("", Tone.TEXT)] * 2,
+            (look.since(row.beat_at, self._now()), Tone.DIM),
+            *[("", Tone.TEXT)] * 2,
+            (look.meta_of(row), Tone.DIM),
+        )
+
+    def _worker(self, row: WorkerRow) -> Line:
         now = self._now()
         health = look.health(row, now, self._stale_after)
         symbol, tone = look.worker_look(health)

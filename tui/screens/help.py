@@ -114,7 +114,7 @@ def _group(group: Group, width: int, keymap: Keymap) -> list[Line]:
 
 def _entry(action: Action, width: int, keymap: Keymap) -> list[Line]:
     keys = " ".join(keymap.all_shown(action)[:2])
-    first, *rest = wrapped(action.help, max(10, width - _KEYS))
+    first, *rest = wrapped(action.full_help, max(10, width - _KEYS))
     head: Line = ((fitted(keys, _KEYS - 2, right=True) + "  ", Tone.BOLD), (first, Tone.TEXT))
     return [head, *(((" " * _KEYS + text, Tone.TEXT),) for text in rest)]
 

@@ -1,4 +1,7 @@
-"""The dashboard itself: the line of progress, four live panes, the footer."""
+"""The dashboard itself: the line of progress, four live panes, the footer.
+
+A fifth pane, the services, comes once there are some: nobody else pays for it.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +37,10 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from engine.views import Order, WorkerRow
+    from tui.panes.services import ServicesPane
     from tui.ports import Engine
 
-_PLACES = (Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE)
+_PLACES = (Place.WORKERS, Place.TASKS, Place.EVENTS, Place.STALE, Place.SERVICES)
 _PATIENCE = 0.25
 """Seconds that the first frame waits for the first rows."""
 _SLOW = 2.0
@@ -81,6 +85,7 @@ class MainScreen(PanedScreen):
             Pane(3, "Events", self.event_rows, self.event_filter, id="events"),
             Pane(4, "Stale heartbeats", self.stale_rows, id="stale"),
         )
+        self._services: ServicesPane | None = None
         self._current = 1
         self.head = Bar(id="head")
         self.begun = asyncio.Event()
@@ -127,8 +132,8 @@ class MainScreen(PanedScreen):
 
     @property
     def panes(self) -> tuple[Pane, ...]:
-        """Workers, tasks, events, stale heartbeats."""
-        return self._panes
+        """Workers, tasks, events, stale heartbeats; services, if there are any."""
+        return self._panes if self._services is None else (*self._panes, self._services)
 
     @property
     def picture(self) -> Snapshot:
@@ -155,6 +160,8 @@ class MainScreen(PanedScreen):
             self.event_rows,
             self.stale_rows,
         )
+        if self._services is not None:
+            lists = (*lists, self._services.rows)
         return lists[self._current]
 
     # -- showing ---------------------------------------------------------------------------
@@ -184,9 +191,25 @@ class MainScreen(PanedScreen):
         asked_else = (self.where, self.task_rows.order, self._matching)
         if (wants.where, wants.order, wants.matching) != asked_else:
             return  # somebody asked for something else meanwhile: that is on its way
+        if self._services is None and (picture.services.value or self._engine.config.services):
+            await self._add_services()
         self.show(picture)
         if not picture.events.value.complete:
             self.post_message(self.Wanted())
+
+    async def _add_services(self) -> None:
+        """Make room for the services."""
+        from tui.panes.services import ServicesPane  # noqa: PLC0415 - most fleets have none
+
+        pane = ServicesPane(len(self._panes) + 1, self._engine.clock.now)
+        pane.display = not self.single
+        bottom = self.query_one("#bottom")
+        bottom.add_class("-services")
+        await bottom.mount(pane)
+        self._services = pane
+        if self.fitted.preferences.pane == pane.id:
+            self._current = len(self._panes)
+        self._arrange()
 
     def show(self, picture: Snapshot) -> None:
         """Show a snapshot, all of it at once."""
@@ -194,6 +217,7 @@ class MainScreen(PanedScreen):
         with self.app.batch_update():
             self._show_workers()
             self._show_stale()
+            self._show_services()
             self._show_tasks()
             if picture.events is not before.events:
                 self._show_events()
@@ -205,9 +229,18 @@ class MainScreen(PanedScreen):
         live = [w for w in self._picture.workers.value if look.is_live(w)]
         self._trouble(self.worker_rows, self._picture.workers)
         self.worker_rows.usage = self.facts.usage
-        self.worker_rows.put(live)
+        waits = self._engine.workers_wait
+        self.worker_rows.empty = WorkersList.AFTER_SERVICES if waits else WorkersList.EMPTY
+        self.worker_rows.put([*live, *self._picture.externals.value])
         names = {worker.id for worker in live}
         self.worker_rows.keep_marks(names)
+
+    def _show_services(self) -> None:
+        if self._services is not None:
+            services = self._picture.services
+            self._trouble(self._services.rows, services)
+            now, configured = self._engine.clock.now(), self._engine.config.services
+            self._services.show(services.value, configured, now, _late(services))
 
     def _show_tasks(self) -> None:
         picture = self._picture
@@ -275,6 +308,8 @@ class MainScreen(PanedScreen):
             self._show_stale()
             self.worker_rows.repaint(only_ageing=True)
             self.task_rows.repaint(only_ageing=True)
+            if self._services is not None:
+                self._services.rows.repaint(only_ageing=True)
             self._show_head()
 
     def _stale_workers(self) -> list[WorkerRow]:
@@ -303,13 +338,15 @@ class MainScreen(PanedScreen):
     def _caption(self) -> None:
         workers, tasks, events, _stale = self._panes
         picture = self._picture
-        busy = sum(1 for w in picture.workers.value if look.is_live(w) and w.task_id)
-        live = str(self.worker_rows.total)
-        marked = len(self.worker_rows.marked)
+        live = [w for w in picture.workers.value if look.is_live(w)]
+        busy = sum(1 for worker in live if worker.task_id)
+        marked, others = len(self.worker_rows.marked), len(picture.externals.value)
+        told = [f"{marked} marked"] if marked else []
+        told += [f"{others} external"] if others else []
         workers.caption(
-            _late(picture.workers) or (f"{marked} marked" if marked else ""),
-            f"{busy} of {live} busy" if self.worker_rows.total else "0",
-            live,
+            _late(picture.workers) or " · ".join(told),
+            f"{busy} of {len(live)} busy" if live else "0",
+            str(self.worker_rows.total),
         )
         shown = f"{self.task_rows.total:,}"
         place = f"{shown} of {picture.progress.value.total:,}" if self.where else shown
@@ -345,6 +382,7 @@ class MainScreen(PanedScreen):
             path=self._path_left(),
             workers=any(look.is_live(worker) for worker in self._picture.workers.value),
             news=self.news,
+            health=self.facts.health,
             opening=self._opening(),
         )
         self.head.put(headline(self._picture, now, self.size.width or self.app.size.width, mood))
@@ -373,9 +411,14 @@ class MainScreen(PanedScreen):
             "marked": self._rows.marked,  # the lists with marks have keys of text
         }
         if place in {Place.WORKERS, Place.STALE}:
-            worker = (self.worker_rows if place is Place.WORKERS else self.stale_rows).current
+            worker = self.stale_rows.current
+            if place is Place.WORKERS:
+                worker = self.worker_rows.worker
+                about["external"] = self.worker_rows.external
             opens = worker.task_id if worker is not None else None
             return Selection(place, worker, opens=opens, **about)
+        if place is Place.SERVICES and self._services is not None:
+            return Selection(place, service=self._services.rows.current, **about)
         if place is Place.EVENTS:
             event: Event | None = self.event_rows.current
             if event is None:
@@ -446,6 +489,13 @@ class MainScreen(PanedScreen):
             self.action_zoom()
         else:
             line.clear()
+
+    def action_pane(self, number: int) -> None:
+        """Go to a pane by its number."""
+        if number > len(self.panes):
+            words = "there are no services: `services:` in agentmux.yaml names some"
+            self.notify(words, severity="warning", markup=False)
+        super().action_pane(number)
 
     # -- filter and order ------------------------------------------------------------------
 

@@ -245,7 +245,7 @@ class PanedScreen(Screen[None]):
         selection, keymap = self.selection(), self.fitted.keymap
         here = [a for a in ACTIONS if a.is_offered(selection)]
         # What only this screen can do comes first: everything else is known from elsewhere.
-        here.sort(key=lambda action: not action.local)
+        here.sort(key=lambda action: not action.is_special(selection))
         for rank, action in enumerate(here):
             legal = action.refuse(selection) is None and not (
                 self._tabbed and action.name == "zoom"

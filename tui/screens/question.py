@@ -149,8 +149,16 @@ def sentences(*texts: str) -> Layout:
     return layout
 
 
-def quit_question(runs: int) -> Question:
-    """Ask what becomes of the runs of this process."""
+def quit_question(runs: int, services: int = 0) -> Question:
+    """Ask what becomes of the runs of this process; say that its services end with it."""
+    end = "ends" if services == 1 else "end"
+    kept = f"{plural(services, 'service')} of this process {end}"
+    if not runs:
+        return Question(
+            "Quit",
+            sentences(f"{kept}, too; `agentmux up` keeps services without a dashboard."),
+            (yes("quit", "ctrl+c"), Answer(NO, ("n",), "", "stay", leaves=True)),
+        )
     return Question(
         "Quit",
         sentences(
@@ -159,6 +167,7 @@ def quit_question(runs: int) -> Question:
             "Stopping releases their tasks: ready again, and no retry is used.",
             "Waiting lets them end; nothing new starts here meanwhile.",
             "Killing ends them at once: their tasks are FAILED.",
+            *(["", f"{kept} after them."] if services else []),
         ),
         (
             yes("stop and release", "ctrl+c"),

@@ -35,14 +35,11 @@ class TranscriptScreen(LogScreen):
 
     PLACE = Place.TRANSCRIPT
     TITLED = "Transcript"
+    TEXT: ClassVar[type[LogText]] = TranscriptText
     SEARCH: ClassVar[type[Search]] = SaidSearch
 
-    def _made(self) -> LogText:
-        return TranscriptText(self._path, id="log-text")
-
-    @property
-    def _path(self) -> Path:
-        return self._engine.layout.run_folder(self._task_id, self._run_id or "-") / LINES
+    def _file_in(self, folder: Path) -> Path:
+        return folder / LINES
 
     async def load(self, *, changed: bool) -> None:
         """Read which runs there are, and whether the one that is shown is over."""

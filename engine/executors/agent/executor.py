@@ -25,7 +25,7 @@ from engine.executors.agent.watching import StopFile, finish_unless
 from engine.executors.capping import Caps
 from engine.executors.programs import Program, Refused, ending, make_private, start, tail
 from engine.files import shown_path, write_private
-from engine.model import Outcome, RunOutcome
+from engine.model import NO_WORKTREE, Outcome, RunOutcome
 from engine.parsing.prompts import fill
 from engine.processes.trees import environment
 from engine.secrets import redact, redact_all
@@ -102,7 +102,7 @@ class AgentExecutor:
             )
         except WorkspaceError as error:
             kind = RunOutcome.BLOCKED if error.hopeless else RunOutcome.FAILED
-            return Outcome(kind, error=f"no worktree: {error}")
+            return Outcome(kind, error=f"{NO_WORKTREE}{error}")
         except asyncio.CancelledError:
             # It may be ready all the same; then its record has this run at work in it.
             await shielded(self._leave(context, place), reraise=False)

@@ -19,6 +19,7 @@ from engine.store.adoption.adopted import ADD_RUN, ADD_TASK, AdoptedTask
 from engine.store.adoption.loose import Notes
 from engine.store.adoption.oldlog import Clue, History
 from engine.store.adoption.oldtasks import COLUMNS, read_tasks
+from engine.store.counting import count_all
 from engine.store.database import schema_version
 from engine.store.transaction import ADD_EVENT, event_row
 from engine.text import cut_middle, plural
@@ -88,6 +89,7 @@ def convert(
         count = f"{plural(len(tasks), 'task')} and {plural(history.count, 'event')}"
         told = {"message": f"adopted {count} of an older agentmux", "notes": notes.told()}
         new.execute(ADD_EVENT, event_row(to_iso(now), EventType.ALERT, data=told))
+        count_all(new)
         new.execute("COMMIT")
     except BaseException:
         if new.in_transaction:

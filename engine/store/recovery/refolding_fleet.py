@@ -1,4 +1,4 @@
-"""What is no task's, from the events table alone: workers, holds, the DAG's rules, pace, costs.
+"""What is no task's, from the events table alone: workers, holds, the DAG's rules, counters.
 
 The second half of `refolding`, which says what the log does not tell.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import to_iso
-from engine.model import ADOPTED, Event, EventType, HoldCause, WorkerStatus
+from engine.model import ADOPTED, Event, EventType, HoldCause, RunOutcome, WorkerStatus
 from engine.store import derived
 from engine.store.alerts import refold_alerts
+from engine.store.counting import count_all
 from engine.store.rows import EVENT, read_event
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ _ADD_WORKER = (
 )
 _LAST_STARTS = "SELECT agent, max(ts) FROM events WHERE type = 'TASK_CLAIMED' GROUP BY agent"
 _PACE = (
-    "INSERT INTO pace SELECT substr(ts, 1, 16), count(*) FROM events"
-    f" WHERE type = 'TASK_COMPLETED' AND json_extract(data, '$.{ADOPTED}') IS NULL GROUP BY 1"
+    "INSERT INTO pace SELECT substr(ts, 1, 16), sum(type = 'TASK_COMPLETED'),"
+    " sum(type = 'TASK_FAILED') FROM events WHERE (type = 'TASK_COMPLETED' OR type = 'TASK_FAILED'"
+    f" AND json_extract(data, '$.outcome') IN ('{RunOutcome.FAILED}', '{RunOutcome.TIMED_OUT}'))"
+    f" AND json_extract(data, '$.{ADOPTED}') IS NULL GROUP BY 1"
 )
 # Of which run whoever asked for a task has heard. What was purged since has no mark.
 _TOLD = """
@@ -47,7 +50,7 @@ _SIGNS_OF_LIFE = {EventType.WORKER_STOPPING, EventType.WORKER_STOPPED}
 
 
 def refold_fleet(db: sqlite3.Connection) -> None:
-    """Fill workers, holds, agents, meta, pace and spent from events that are complete."""
+    """Fill workers, holds, agents, meta, alerts and what counts, from events that are complete."""
     events = [
         event for event in map(read_event, db.execute(_OF_OTHERS)) if not event.data.get(ADOPTED)
     ]
@@ -55,6 +58,8 @@ def refold_fleet(db: sqlite3.Connection) -> None:
     db.executemany("INSERT INTO holds VALUES (?, ?, ?, ?, ?)", _holds(events))
     db.execute(_PACE)
     db.execute(f"INSERT INTO spent {derived.SPENT}")
+    db.execute(f"INSERT INTO spent_before {derived.SPENT_BEFORE}")
+    count_all(db)
     db.execute(_TOLD)
     refold_alerts(db, events)
     seeded = [event.data for event in events if event.type is EventType.SEEDED]
