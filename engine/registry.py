@@ -102,7 +102,7 @@ class RegistryWatch:
         """Return why an agent is taken for gone; empty if it is not."""
         if agent.process is not None and not seems_alive(agent.process):
             return f"its process {agent.process.pid} is gone"
-        if agent.tmux is not None and find_window(agent.tmux, seen) is None:
+        if agent.tmux is not None and not find_windows(agent.tmux, seen):
             return f"its window {agent.tmux} is gone"
         if agent.process is None and agent.tmux is None and silent > self._silence:
             return f"it was silent for {age(silent.total_seconds())}"
@@ -131,13 +131,18 @@ def _unregistered(stranger: Stranger) -> NewAlert:
     )
 
 
-def find_window(name: str, seen: Iterable[Window]) -> Window | None:
-    """Return the window that `session:window` names, the window by its name or its index."""
+def find_windows(name: str, seen: Iterable[Window]) -> list[Window]:
+    """Return the windows that `session:window` names, the window by its index, else by its name.
+
+    Without a window that are all of the session; none: there is no such window.
+    """
     session, _, window = name.partition(":")
-    for one in seen:
-        if one.session == session and (not window or window in {one.name, str(one.index)}):
-            return one
-    return None
+    listed = [one for one in seen if one.session == session]
+    if not window:
+        return listed
+    # As tmux has it: a window called 2 must not stand for the second one.
+    by_index = [one for one in listed if str(one.index) == window]
+    return by_index or [one for one in listed if one.name == window]
 
 
 def find_strangers(programs: Iterable[str], project: Path) -> list[Stranger]:

@@ -92,6 +92,7 @@ class Control:
         self._queries = queries
         self._lookout = lookout
         self._feed = feed
+        self._layout = layout
         self._project = project
         self._config = config
         self._find_unfit = find_unfit
@@ -146,7 +147,9 @@ class Control:
     def _agents(self) -> AgentOrders:
         from engine.orders.on_agents import AgentOrders  # noqa: PLC0415 - likewise
 
-        return AgentOrders(store=self._store, lookout=self._lookout, config=self._config)
+        return AgentOrders(
+            store=self._store, lookout=self._lookout, layout=self._layout, config=self._config
+        )
 
     async def execute(
         self, command: Command, *, dry_run: bool, on_step: OnStep, hurry: asyncio.Event

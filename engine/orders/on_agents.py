@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from typing import TYPE_CHECKING
 
 from engine.commands import BeatAgents, Receipt, Refusal, RegisterAgent, UnregisterAgents
-from engine.errors import AgentmuxError, Code, ValidationError
+from engine.errors import AgentmuxError, Code, LeaseConflict, ValidationError
 from engine.files import check_name
+from engine.processes.census import tagged
+from engine.processes.proctable import lineage
 from engine.processes.signalling import seems_alive
-from engine.processes.tmux import end_window, windows
+from engine.processes.tmux import end_session, end_window, leaders_in, windows
 from engine.processes.trees import end_process
-from engine.registry import find_window
+from engine.registry import find_windows
 
 if TYPE_CHECKING:
     from engine.config import Config
-    from engine.model import External
+    from engine.files import Layout
+    from engine.model import External, ProcessId
+    from engine.processes.tmux import Window
     from engine.store.lookout import Lookout
     from engine.store.store import Store
 
@@ -29,9 +35,10 @@ _MOST = 50
 class AgentOrders:
     """Registers, beats and unregisters."""
 
-    def __init__(self, *, store: Store, lookout: Lookout, config: Config) -> None:
+    def __init__(self, *, store: Store, lookout: Lookout, layout: Layout, config: Config) -> None:
         self._store = store
         self._lookout = lookout
+        self._layout = layout
         self._grace = config.grace
 
     async def carry_out(self, command: OnAgents, *, dry_run: bool) -> Receipt:
@@ -56,7 +63,7 @@ class AgentOrders:
         check_agent(agent)
         if agent.process is not None and not seems_alive(agent.process):
             raise ValidationError(f"there is no process {agent.process.pid}")
-        if agent.tmux is not None and find_window(agent.tmux, await windows()) is None:
+        if agent.tmux is not None and not find_windows(agent.tmux, await windows()):
             raise ValidationError(f"tmux has no window {agent.tmux!r}; `tmux lsw -a` lists them")
         new = await self._store.register_agent(agent, dry_run=dry_run)
         return Receipt(dry_run, {agent.id: "registered" if new else "updated"})
@@ -80,10 +87,47 @@ class AgentOrders:
 
     async def _end(self, agent: External) -> None:
         """End an agent's window, and its process. Raises LeaseConflict: it lives on."""
-        if agent.tmux is not None and (window := find_window(agent.tmux, await windows())):
-            await end_window(window)
-        if agent.process is not None and seems_alive(agent.process):
-            await end_process(agent.process, grace=self._grace)
+        process = agent.process
+        if process is not None and process in await self._fleet():
+            raise LeaseConflict(
+                f"process {process.pid} is one of this fleet's own; `agentmux ps` and `agentmux "
+                "services ls` say what it does, and stop and kill end it"
+            )
+        if agent.tmux is not None:
+            await self._end_windows(agent.tmux)
+        if process is not None and seems_alive(process):
+            await end_process(process, grace=self._grace)
+
+    async def _end_windows(self, name: str) -> None:
+        found = find_windows(name, await windows())
+        session, _, window = name.partition(":")
+        if window and len(found) > 1:
+            listed = " or ".join(f"{session}:{one.index}" for one in found)
+            raise LeaseConflict(f"several windows are called {name}; register {listed}")
+        await self._spare(found, name)
+        if window:
+            for one in found:
+                await end_window(one)
+        elif found:
+            await end_session(session)
+
+    async def _spare(self, found: list[Window], name: str) -> None:
+        """Raise LeaseConflict if this process or one of the fleet's runs in these windows."""
+        leaders = await leaders_in(found)
+        fleet = {os.getpid(), *(process.pid for process in await self._fleet())}
+        for pid in fleet if leaders else ():
+            if leaders & lineage(pid):
+                raise LeaseConflict(
+                    f"tmux {name} has process {pid} in it, which is one of this fleet's own, or "
+                    "the one that is to end it"
+                )
+
+    async def _fleet(self) -> set[ProcessId]:
+        """Return the processes of workers, runs and services, and who keeps these."""
+        hosts = {worker.host for worker in await self._lookout.workers()}
+        services = await self._lookout.known_services()
+        keepers = {one.keeper for one in services if one.keeper is not None}
+        return hosts | keepers | set(await asyncio.to_thread(tagged, self._layout.state))
 
 
 def check_agent(agent: External) -> None:
