@@ -264,6 +264,24 @@ def open_regular(path: Path, *, linked: bool = False) -> BinaryIO:
     raise _not_regular(path)
 
 
+def append_regular(path: Path, data: bytes) -> None:
+    """Append to a file, made 0600, as one write: others may append to it. No pipe, no device.
+
+    Raises:
+        OSError: as the file system has it, or it "is no regular file"; a part may be written.
+
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = private(str(path), flags)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise _not_regular(path)
+        if os.write(handle, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(handle)
+
+
 def read_regular(path: Path) -> str:
     """Return the text of a file as `open_regular` opens it; what is no UTF-8 is replaced."""
     with open_regular(path) as file:

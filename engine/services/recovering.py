@@ -107,7 +107,9 @@ class Recovery:
             return f"{shown}: there was no time left"
         self._tell(f"recover: {shown}")
         try:
-            called = await call(argv, cwd=self._cwd, env=self._env, seconds=left)
+            called = await call(
+                argv, cwd=self._cwd, env=self._env, seconds=left, wants_output=False
+            )
         except TimeoutError:
             why = f"{shown} took longer than {self._recover.timeout:g} s in all"
         except (OSError, ValueError) as error:
