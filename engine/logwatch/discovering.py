@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from engine.files import shown_path
+from engine.globs import is_glob, named_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,13 +31,15 @@ class NamedLog(Struct, frozen=True):
 class Discovery(Struct, frozen=True):
     """What the settings name now. `folders` are where it may change, `deep` those with all in them.
 
-    `more`: further files that are not watched, for there are too many.
+    `more`: further files that are not watched, for there are too many. `unnamed`: those whose name
+    is no UTF-8, so that nothing can be noted of them.
     """
 
     logs: tuple[NamedLog, ...]
     folders: frozenset[Path]
     deep: frozenset[Path]
     more: int
+    unnamed: int
 
 
 def discover(patterns: Iterable[str], project: Path) -> Discovery:
@@ -45,34 +47,46 @@ def discover(patterns: Iterable[str], project: Path) -> Discovery:
     logs: dict[str, NamedLog] = {}
     folders: set[Path] = set()
     deep: set[Path] = set()
-    more = 0
+    more = unnamed = 0
     for pattern in patterns:
         wanted = os.path.join(project, os.path.expanduser(pattern))  # noqa: PTH111, PTH118
-        if not glob.has_magic(wanted):
+        if not is_glob(wanted):
             found = [wanted]
             folders.add(_there(Path(wanted).parent))
         else:
             (deep if "**" in pattern else folders).add(_there(_root(wanted)))
             # One more than can be watched, to say so.
-            found = sorted(islice(glob.iglob(wanted, recursive=True), MOST * 10))  # noqa: PTH207
+            found = sorted(islice(named_by(wanted), MOST * 10))
         for name in found:
             path = Path(os.path.normpath(name))
             source = f"file:{path}"
             if source in logs or (found != [wanted] and path.is_dir()):
+                continue
+            if not _is_text(name):
+                unnamed += 1
                 continue
             if len(logs) >= MOST:
                 more += 1
                 continue
             folders.add(_there(path.parent))
             logs[source] = NamedLog(source, path, shown_path(path, project), pattern)
-    return Discovery(tuple(logs.values()), frozenset(folders - deep), frozenset(deep), more)
+    named = tuple(logs.values())
+    return Discovery(named, frozenset(folders - deep), frozenset(deep), more, unnamed)
 
 
 def _root(pattern: str) -> Path:
     """Return the folder below which a glob looks."""
     parts = Path(pattern).parts
-    plain = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    plain = next(index for index, part in enumerate(parts) if is_glob(part))
     return Path(*parts[:plain])
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _there(folder: Path) -> Path:

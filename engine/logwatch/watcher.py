@@ -26,7 +26,7 @@ from engine.logwatch.gathering import GatheredLog
 from engine.logwatch.waking import Waker
 from engine.shield import shielded
 from engine.store.watched import WatchedLog, WatchedRun, Watching
-from engine.text import clean_text
+from engine.text import clean_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -178,8 +178,11 @@ class LogWatcher:
         self._named = frozenset(named.source for named in found.logs)
         self._patterns = frozenset(self._files)
         await self._waker.follow(found.folders, found.deep)
-        if found.more:
-            self._complain({"files": f"{found.more:,} more than {MOST:,} files are not watched"})
+        more = f"{found.more:,} more than {MOST:,} files are not watched" if found.more else ""
+        unnamed = (
+            plural(found.unnamed, "file is", "files are") + " not watched: no UTF-8 in the name"
+        )
+        self._complain({"files": more, "names": unnamed if found.unnamed else ""})
 
     def _go_on(self) -> None:
         """Take up what others have read: files that were rotated away meanwhile, too."""
@@ -244,6 +247,8 @@ class LogWatcher:
         """Read what is new in every log, and write down what is to be told."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         seen = _Seen()
+        with suppress(OSError):  # if it cannot be made, whoever writes there says so
+            self._layout.alerts.mkdir(mode=0o700, exist_ok=True)
         for one in list(self._logs.values()):
             over = one.run is not None and one.run.over
             trouble = one.look(self._finder, monotonic, now, last=over)

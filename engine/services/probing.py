@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import glob
 import os
 import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from engine.globs import is_glob, named_by
 from engine.processes.calling import call
 from engine.text import clean_text
 from engine.web import NoAnswer, ask
@@ -73,7 +73,7 @@ async def _http_fault(url: str, expected: tuple[int, ...], seconds: float) -> st
 def _files_fault(patterns: tuple[str, ...], cwd: Path) -> str:
     for pattern in patterns:
         path = os.path.join(cwd, pattern)  # noqa: PTH118 - a pattern is no path
-        found = [path] if not glob.has_magic(path) else glob.iglob(path, recursive=True)  # noqa: PTH207
+        found = named_by(path) if is_glob(path) else [path]
         if not any(_holds_something(one) for one in found):
             return f"{clean_text(pattern)} is not there, or empty"
     return ""

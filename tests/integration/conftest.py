@@ -12,6 +12,7 @@ import pytest
 from support.engines import Project, a_project
 from support.finished import finish, finish_and_purge
 from support.kept import Fleet
+from support.logs import LogDesk
 from support.repositories import ISOLATED, Home
 from support.stage import Stage
 from support.stores import (
@@ -47,6 +48,14 @@ def fleet(project: Project) -> Iterator[Fleet]:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[LogDesk]:
+    desk = LogDesk(tmp_path)
+    await desk.open()
+    yield desk
+    await desk.close()
 
 
 @pytest.fixture
