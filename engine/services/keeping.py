@@ -16,12 +16,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.clock import to_iso
+from engine.errors import AgentmuxError
 from engine.executors.capping import Caps
 from engine.executors.programs import find_program
 from engine.files import private
 from engine.model import AlertKind, NewAlert, ServiceState
 from engine.processes.census import RUN_ID, STATE_DIR
 from engine.processes.trees import spawn
+from engine.secrets import redact
 from engine.services.ending import end_service, new_life
 from engine.services.ports import holders
 from engine.services.probing import find_fault
@@ -93,11 +95,13 @@ class Kept:
         self._until_up = until_up
         self._standing = Standing(ServiceState.STOPPED)
         self._lives: dict[str, set[ProcessId]] = {}
+        self._life = ""
         self._child: Child | None = None
-        self._since: float | None = None
         self._attempts = 0
-        recover, env = config.recover, self._environment()
-        self._recovery = None if recover is None else Recovery(recover, self._cwd, env, self.tell)
+        self._recovery: Recovery | None = None
+        if config.recover is not None:
+            needed = (project, layout.state)
+            self._recovery = Recovery(config.recover, self._cwd, needed, self.tell)
 
     @property
     def state(self) -> ServiceState:
@@ -110,7 +114,7 @@ class Kept:
 
     def tell(self, words: str) -> None:
         """Write a line of ours into the log of the service."""
-        line = f"[agentmux {to_iso(self._clock.now())}] {clean_text(words)}\n"
+        line = f"[agentmux {to_iso(self._clock.now())}] {self._shown(words)}\n"
         with suppress(OSError), open(self._log, "ab", opener=private) as file:
             file.write(line.encode())
 
@@ -127,7 +131,12 @@ class Kept:
         return self._layout.service_log(self.name)
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.config.env, SERVICE_NAME: self.name}
+        """Return the variables of all that is started for it, with the tag of its life."""
+        tag = {RUN_ID: self._life, STATE_DIR: str(self._layout.state.resolve())}
+        return {**os.environ, **self.config.env, SERVICE_NAME: self.name} | tag
+
+    def _shown(self, words: str) -> str:
+        return clean_text(redact(words, self._environment()))
 
     async def _stand(
         self,
@@ -139,7 +148,7 @@ class Kept:
         alerts: tuple[NewAlert, ...] = (),
     ) -> None:
         """Store how it stands, and tell it. None: as before."""
-        now = self._standing
+        now, message = self._standing, self._shown(message)
         self._standing = replace(
             now,
             state=state,
@@ -151,8 +160,8 @@ class Kept:
         await self._note(self.name, self._standing, alerts)
 
     def _alert(self, why: str, *, error: bool) -> tuple[NewAlert, ...]:
-        words = f"service {self.name}: {why}"
-        return (NewAlert(AlertKind.SERVICE, self.name, clean_text(words)[:500], error=error),)
+        words = self._shown(f"service {self.name}: {why}")
+        return (NewAlert(AlertKind.SERVICE, self.name, words[:500], error=error),)
 
     # -- from start to stop ----------------------------------------------------------------
 
@@ -166,7 +175,10 @@ class Kept:
         while True:
             await self._until_up()
             began = time.monotonic()
-            fate = await self._live()
+            try:
+                fate = await self._live()
+            except (OSError, AgentmuxError) as error:  # the machine's fault, and that may pass
+                fate = _Fate(f"it cannot be kept: {error}")
             self.up.clear()
             left = await shielded(self._end())
             why = "; ".join(filter(None, (fate.why, left)))
@@ -202,6 +214,7 @@ class Kept:
         await self._stand(ServiceState.STARTING)
         if fault := await self._find_obstacle():
             return _Fate(fault)
+        self._layout.services.mkdir(mode=0o700, exist_ok=True)
         async with Caps(_LARGEST_LOG, self._log):
             try:
                 child = await self._start()
@@ -233,15 +246,11 @@ class Kept:
         program = find_program(word, self._cwd, os.environ.get("PATH", os.defpath))
         if program is None:
             raise FileNotFoundError(f"there is no program {word!r}")
-        run_id = new_life(self.name)
-        tag = {RUN_ID: run_id, STATE_DIR: str(self._layout.state.resolve())}
-        self._since = time.time()
-        self._guard.begin(run_id)
-        self._lives[run_id] = set()
+        run_id = self._begin_life()
         child = spawn(
             (program, *words),
             cwd=self._cwd,
-            env=self._environment() | tag,
+            env=self._environment(),
             stdout=self._log,
             stderr=self._log,
         )
@@ -251,6 +260,13 @@ class Kept:
         self._standing = replace(self._standing, run_id=run_id, leader=child.identity)
         await self._stand(ServiceState.STARTING, f"pid {child.identity.pid}")
         return child
+
+    def _begin_life(self) -> str:
+        """Let all that is started from now on be found and ended, also if we are killed."""
+        run_id = self._life = new_life(self.name)
+        self._guard.begin(run_id)
+        self._lives[run_id] = set()
+        return run_id
 
     # -- while it lives --------------------------------------------------------------------
 
@@ -327,7 +343,9 @@ class Kept:
             return ""
 
         if self._recovery is not None:
+            self._begin_life()
             await self._recover(fault, is_well)
+            await shielded(self._end())
 
     async def _recover(self, fault: str, is_well: Callable[[], Awaitable[str]]) -> str:
         """Recover it, if there are attempts left; return why it is not well, empty if it is."""
@@ -336,6 +354,8 @@ class Kept:
         most = self.config.recover.attempts
         if self._attempts >= most:
             why = f"{fault}; {plural(most, 'recovery', 'recoveries')} did not help"
+            with suppress(OSError):
+                await asyncio.to_thread(self._recovery.take_back)
             await self._stand(
                 ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=self._alert(why, error=True)
             )
@@ -344,7 +364,7 @@ class Kept:
         words = f"attempt {self._attempts} of {most}: {fault}"
         await self._stand(ServiceState.RECOVERING, words, recovery=_IN_PROGRESS)
         try:
-            await self._recovery.run(is_well)
+            await self._recovery.run(self._environment(), is_well)
         except RecoveryFailed as error:
             why = f"recovering failed: {error}"
             await self._stand(
@@ -374,7 +394,6 @@ class Kept:
             grace=config.stop_timeout,
             port=config.port if self._lives else None,
             tmux=config.tmux,
-            since=self._since,
             tell=self.tell,
         )
         if self._child is not None:
