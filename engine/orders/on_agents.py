@@ -8,13 +8,13 @@ import re
 from typing import TYPE_CHECKING
 
 from engine.commands import BeatAgents, Receipt, Refusal, RegisterAgent, UnregisterAgents
-from engine.errors import AgentmuxError, Code, LeaseConflict, ValidationError
+from engine.errors import AgentmuxError, Code, CommandNotAllowed, LeaseConflict, ValidationError
 from engine.files import check_name
 from engine.processes.census import tagged
 from engine.processes.proctable import lineage
 from engine.processes.signalling import seems_alive
 from engine.processes.tmux import end_session, end_window, leaders_in, windows
-from engine.processes.trees import end_process
+from engine.processes.trees import end_process, is_ours
 from engine.registry import find_windows
 
 if TYPE_CHECKING:
@@ -73,10 +73,12 @@ class AgentOrders:
         found = [name for name in command.agents if name in known]
         refused = list(_unknown(command.agents, found))
         gone = list(found)
-        if command.end and not dry_run:
+        if command.end:
             for name in found:
                 try:
-                    await self._end(known[name])
+                    listed = await self._check_end(known[name])
+                    if not dry_run:
+                        await self._end(known[name], listed)
                 except AgentmuxError as error:
                     gone.remove(name)
                     refused.append(Refusal(name, error.code, str(error)))
@@ -85,42 +87,47 @@ class AgentOrders:
         counts = {f"agents {'ended' if command.end else 'forgotten'}": len(gone)} if gone else {}
         return Receipt(dry_run, dict.fromkeys(gone, words), tuple(refused), counts)
 
-    async def _end(self, agent: External) -> None:
-        """End an agent's window, and its process. Raises LeaseConflict: it lives on."""
-        process = agent.process
-        if process is not None and process in await self._fleet():
-            raise LeaseConflict(
-                f"process {process.pid} is one of this fleet's own; `agentmux ps` and `agentmux "
-                "services ls` say what it does, and stop and kill end it"
-            )
-        if agent.tmux is not None:
-            await self._end_windows(agent.tmux)
-        if process is not None and seems_alive(process):
-            await end_process(process, grace=self._grace)
+    async def _check_end(self, agent: External) -> list[Window]:
+        """Return the windows of an agent that is to be ended; anybody can register anything.
 
-    async def _end_windows(self, name: str) -> None:
+        Raises:
+            CommandNotAllowed: it is this process, one that has started it, or one of the fleet.
+            LeaseConflict: the window has a name that several have.
+
+        """
+        process, name = agent.process, agent.tmux
+        fleet = await self._fleet() if process is not None or name is not None else set()
+        if process is not None and (process in fleet or is_ours(process)):
+            raise CommandNotAllowed(
+                f"process {process.pid} is one of this fleet's own, or has started this one: "
+                "`agentmux ps` and `agentmux services ls` say what it does, stop and kill end it; "
+                "without --end it is forgotten"
+            )
+        if name is None:
+            return []
         found = find_windows(name, await windows())
-        session, _, window = name.partition(":")
-        if window and len(found) > 1:
+        if ":" in name and len(found) > 1:
+            session = name.partition(":")[0]
             listed = " or ".join(f"{session}:{one.index}" for one in found)
             raise LeaseConflict(f"several windows are called {name}; register {listed}")
-        await self._spare(found, name)
-        if window:
-            for one in found:
-                await end_window(one)
-        elif found:
-            await end_session(session)
-
-    async def _spare(self, found: list[Window], name: str) -> None:
-        """Raise LeaseConflict if this process or one of the fleet's runs in these windows."""
         leaders = await leaders_in(found)
-        fleet = {os.getpid(), *(process.pid for process in await self._fleet())}
-        for pid in fleet if leaders else ():
-            if leaders & lineage(pid):
-                raise LeaseConflict(
-                    f"tmux {name} has process {pid} in it, which is one of this fleet's own, or "
-                    "the one that is to end it"
-                )
+        ours = {os.getpid(), *(process.pid for process in fleet)} if leaders else ()
+        if inside := [pid for pid in ours if leaders & lineage(pid)]:
+            raise CommandNotAllowed(
+                f"tmux {name} has process {min(inside)} in it, which is one of this fleet's own, "
+                "or the one that is to end it; without --end it is forgotten"
+            )
+        return found
+
+    async def _end(self, agent: External, listed: list[Window]) -> None:
+        """End an agent's windows, and its process. Raises LeaseConflict: it lives on."""
+        if agent.tmux is not None and ":" in agent.tmux:
+            for window in listed:
+                await end_window(window)
+        elif agent.tmux is not None and listed:
+            await end_session(agent.tmux)
+        if agent.process is not None and seems_alive(agent.process):
+            await end_process(agent.process, grace=self._grace)
 
     async def _fleet(self) -> set[ProcessId]:
         """Return the processes of workers, runs and services, and who keeps these."""

@@ -215,9 +215,11 @@ async def test_none_of_the_fleet_is_ended_by_mistake(project: Project) -> None:
         pids = {"worker": worker.pid, "run": leader, "me": os.getpid(), "parent": os.getppid()}
         for name, pid in (pids | {"init": 1}).items():
             await engine.execute(RegisterAgent(External(name, "claude", identify(pid))))
-        receipt = await engine.execute(UnregisterAgents((*pids, "init"), end=True))
-        assert receipt.done == {}
-        assert [refusal.code for refusal in receipt.refused] == [Code.LEASE_CONFLICT] * 5
+        ending = UnregisterAgents((*pids, "init"), end=True)
+        for dry_run in (True, False):
+            receipt = await engine.execute(ending, dry_run=dry_run)
+            assert receipt.done == {}
+            assert [refusal.code for refusal in receipt.refused] == [Code.COMMAND_NOT_ALLOWED] * 5
         assert identify(leader) is not None
         assert worker.poll() is None
 
