@@ -81,6 +81,14 @@ async def test_any_id_can_be_asked_for_and_cancelled(site: Site) -> None:
     assert site.project.states() == {"CANCELLED": len(ODD)}
 
 
+async def test_what_is_no_text_is_nobodys_id(site: Site) -> None:
+    await site.seed(a_task("\ufffd"))
+    for wrong in ("%FF", "%C0%AF", "%ED%A0%80"):  # each would be shown as that character
+        reply = await site.client.ask("DELETE", f"/api/v1/tasks/{wrong}?purge=true")
+        assert (reply.status, reply.code) == (400, "VALIDATION_ERROR")
+    assert site.project.states() == {"READY": 1}
+
+
 async def test_an_id_that_ends_in_a_verb_is_no_verb(site: Site) -> None:
     await site.seed(a_task("x"), a_task("x/cancel"))
     await site.client.ask("DELETE", path_of("x/cancel"))
