@@ -15,7 +15,7 @@ from msgspec import Struct
 from engine.api.app import make_app
 from engine.api.door import LOOPBACK, MOST_HEAD, Door
 from engine.api.token import read_token
-from engine.api.wire import Wire
+from engine.api.wire import MOST_CONNECTIONS, Wire
 from engine.errors import StorageError, ValidationError
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ async def served(engine: Engine, settings: ApiConfig) -> AsyncIterator[Served]:
                 headers=_HEADERS,
                 h11_max_incomplete_event_size=MOST_HEAD,
                 timeout_graceful_shutdown=_GRACE,
+                # So many are accepted before any of them can be refused: each is an open file.
+                backlog=MOST_CONNECTIONS,
             )
         )
         serving = asyncio.create_task(server.serve([listening]), name="serving")
