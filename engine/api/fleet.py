@@ -7,7 +7,7 @@ from msgspec import Meta, Struct, field
 
 from engine.api.answers import Answer, not_found, told
 from engine.api.asking import LARGEST, NAME, AgentOrAll, DryRun, Name, Opened, body_of, read_body
-from engine.api.shown import AGENTS, ALERTS, HOLDS, RECEIPT, SERVICES, WORKERS
+from engine.api.shown import AGENTS, ALERT, ALERTS, HOLDS, RECEIPT, SERVICES, WORKERS
 from engine.commands import (
     Acknowledge,
     BeatAgents,
@@ -23,7 +23,8 @@ from engine.errors import ValidationError
 from engine.model import ALL_AGENTS, External, to_json
 from engine.orders.control import NO_ALERT
 from engine.processes.signalling import identify
-from engine.shapes import worker_json
+from engine.shapes import alert_json, worker_json
+from engine.views import AlertRow
 
 routes = APIRouter(prefix="/api/v1")
 
@@ -40,6 +41,16 @@ def _known_service(engine: Opened, service: Name) -> str:
 
 
 Service = Annotated[str, Depends(_known_service)]
+
+
+async def _known_alert(engine: Opened, alert: Annotated[int, Path(ge=1, le=LARGEST)]) -> AlertRow:
+    found = await engine.queries.alert(alert)
+    if found is None:
+        raise not_found(f"alert {alert}: {NO_ALERT}")
+    return found
+
+
+Alert = Annotated[AlertRow, Depends(_known_alert)]
 
 
 class Registration(Struct, forbid_unknown_fields=True):
@@ -124,16 +135,16 @@ async def list_alerts(engine: Opened, every: Every = False) -> Answer:
     return Answer(to_json(await engine.queries.alerts(_MOST_ALERTS, every=every)))
 
 
-@routes.post("/alerts/{number}/ack", responses=RECEIPT, tags=["alerts"])
-async def acknowledge_alert(
-    engine: Opened,
-    number: Annotated[int, Path(ge=1, le=LARGEST)],
-    dry_run: DryRun = False,
-) -> Answer:
+@routes.get("/alerts/{alert}", responses=ALERT, tags=["alerts"])
+async def show_alert(engine: Opened, alert: Alert) -> Answer:
+    """Show all that an alert tells: the lines that were found are in `text`."""
+    return Answer(alert_json(alert, await engine.alert_text(alert.id)))
+
+
+@routes.post("/alerts/{alert}/ack", responses=RECEIPT, tags=["alerts"])
+async def acknowledge_alert(engine: Opened, alert: Alert, dry_run: DryRun = False) -> Answer:
     """Say that somebody has seen to an alert."""
-    if await engine.queries.alert(number) is None:
-        raise not_found(f"alert {number}: {NO_ALERT}")
-    return told(await engine.execute(Acknowledge((number,)), dry_run=dry_run))
+    return told(await engine.execute(Acknowledge((alert.id,)), dry_run=dry_run))
 
 
 @routes.get("/holds", responses=HOLDS, tags=["claims"])
