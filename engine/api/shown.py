@@ -77,7 +77,7 @@ AGENTS = _all(ExternalRow)
 SERVICES = _all(ServiceRow)
 ALERTS = _all(AlertRow)
 ALERT: Responses = {
-    200: _json(SCHEMAS.of(SCHEMAS.named(AlertRow, "Alert", text=str)), "All that it tells")
+    200: _json(SCHEMAS.of(SCHEMAS.named(AlertRow, "AlertDetail", text=str)), "All that it tells")
 }
 HOLDS = _all(HoldRow)
 EVENTS = _all("Event")
