@@ -31,7 +31,8 @@ LARGEST = 2**53 - 1
 """The largest number that every reader of JSON takes as it is."""
 
 
-def _engine(request: Request) -> Engine:
+# FastAPI calls what is no coroutine in a thread: two switches, and the wait for one that is free.
+async def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 

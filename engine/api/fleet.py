@@ -34,7 +34,7 @@ Every = Annotated[bool, Query(alias="all", description="Those that are over, too
 _Label = Annotated[str, Meta(pattern=f"^{NAME}$", max_length=64)]
 
 
-def _known_service(engine: Opened, service: Name) -> str:
+async def _known_service(engine: Opened, service: Name) -> str:
     if service not in engine.config.services:
         raise not_found(f"agentmux.yaml names no service {service!r}")
     return service
