@@ -77,8 +77,7 @@ class ServiceOrders:
     async def _do(
         self, command: OnServices, names: list[str], rows: Mapping[str, ServiceRow]
     ) -> None:
-        kept = any(row.keeper is not None for row in rows.values())
-        if not self._keeper.is_open and not kept:
+        if not self._keeper.is_open and not _is_kept(rows.values()):
             if isinstance(command, StopServices):
                 return  # nobody keeps them, so none is up
             if not self._may_keep:
@@ -100,11 +99,23 @@ class ServiceOrders:
         async def is_done() -> bool:
             return not wanted & set(await self._queries.asked_services())
 
-        if not await self._feed.until(is_done, _PATIENCE):
+        async def is_over() -> bool:
+            return await is_done() or not _is_kept(await self._queries.services())
+
+        in_time = await self._feed.until(is_over, _PATIENCE)
+        if not in_time:
             raise CommandNotAllowed(
                 f"the process that keeps the services has not answered within {_PATIENCE:g} s; is "
                 "it stopped (SIGSTOP, ctrl+z)? Continue or end it"
             )
+        if not isinstance(command, StopServices) and not await is_done():
+            raise CommandNotAllowed(
+                "the process that kept the services has ended; `agentmux up` starts them again"
+            )
+
+
+def _is_kept(rows: Iterable[ServiceRow]) -> bool:
+    return any(row.keeper is not None for row in rows)
 
 
 def _fate(command: OnServices, row: ServiceRow | None) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from engine.errors import AgentmuxError, LeaseConflict, StorageError
 from engine.files import private, take_lock
 from engine.processes.guard import Guard
+from engine.processes.signalling import seems_alive
 from engine.services.keeping import Kept
 from engine.shield import shielded
 from engine.store.services import RESTART, START, STOP
@@ -98,9 +99,7 @@ class Keeper:
             raise StorageError(f"{error.filename}: {error.strerror}") from error
         if not take_lock(handle):
             os.close(handle)
-            raise LeaseConflict(
-                "another process keeps the services already; `agentmux services ls` names it"
-            )
+            raise LeaseConflict(await self._who_keeps())
         self._handle = handle
         for known in await self._lookout.known_services():
             if known.run_id is not None and known.name in self._kept:
@@ -111,6 +110,14 @@ class Keeper:
             asyncio.create_task(self._listen(), name="services"),
             asyncio.create_task(self._tend(), name="guard of services"),
         ]
+
+    async def _who_keeps(self) -> str:
+        keepers = {known.keeper for known in await self._lookout.known_services()}
+        who = "".join(f" ({one.pid})" for one in keepers if one is not None and seems_alive(one))
+        return (
+            f"another process{who} keeps the services already; `agentmux services` steers them "
+            "there, or end it first"
+        )
 
     async def close(self) -> None:
         """End all services, those that depend on others first."""
@@ -162,9 +169,13 @@ class Keeper:
         return tuple(name for name in self._kept if name in self._lives)
 
     async def until_ready(self, names: Iterable[str] | None = None) -> list[str]:
-        """Wait until services are ready; return those that will not be."""
+        """Wait until services are ready; return those that will not be, or wait for such."""
+        looks: dict[str, asyncio.Task[bool]] = {}
 
         async def ready(name: str) -> bool:
+            deps = [looks[dep] for dep in self._kept[name].config.depends_on]
+            if not all(await asyncio.gather(*deps)):
+                return False
             life = self._lives.get(name)
             if life is None:
                 return False
@@ -175,9 +186,14 @@ class Keeper:
             finally:
                 up.cancel()
 
-        listed = self.names(names)
-        found = await asyncio.gather(*map(ready, listed))
-        return [name for name, is_up in zip(listed, found, strict=True) if not is_up]
+        for name in self.names(names):
+            looks[name] = asyncio.create_task(ready(name))
+        try:
+            await asyncio.gather(*looks.values())
+        finally:
+            for look in looks.values():
+                look.cancel()
+        return [name for name, look in looks.items() if not look.result()]
 
     def _waits_for(self, deps: Iterable[str]) -> Callable[[], Awaitable[None]]:
         async def until_up() -> None:

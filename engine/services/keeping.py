@@ -171,7 +171,9 @@ class Kept:
         if self._recovery is not None:
             with suppress(OSError):
                 await asyncio.to_thread(self._recovery.tidy)
-        await self._stand(ServiceState.WAITING, restarts=0, recovery="")
+        awaited = ", ".join(self.config.depends_on)
+        words = f"for {awaited} to be ready" if awaited else ""
+        await self._stand(ServiceState.WAITING, words, restarts=0, recovery="")
         while True:
             await self._until_up()
             began = time.monotonic()

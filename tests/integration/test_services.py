@@ -78,6 +78,15 @@ async def test_what_it_depends_on_is_ready_before_it_starts(fleet: Fleet) -> Non
     assert log.index("[agentmux") < log.index("begins well")
 
 
+async def test_what_depends_on_one_that_failed_is_not_waited_for(fleet: Fleet) -> None:
+    fleet.add("db", "crash", restart="never")
+    fleet.add("web", depends_on=["db"])
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == ["db", "web"]
+        assert fleet.row("web")[:2] == ("waiting", "for db to be ready")
+
+
 @pytest.mark.parametrize("how", ["deaf", "forks", "child"])
 async def test_stopped_means_gone(fleet: Fleet, how: str) -> None:
     port = fleet.add("web", how, restart="never")
@@ -237,7 +246,7 @@ async def test_only_one_process_keeps_services(fleet: Fleet) -> None:
     fleet.add("web")
     async with fleet.engine() as one, fleet.engine() as other:
         await one.keeper.open()
-        with pytest.raises(LeaseConflict, match="another process"):
+        with pytest.raises(LeaseConflict, match=rf"another process \({os.getpid()}\) keeps"):
             await other.keeper.open()
 
 
@@ -257,6 +266,26 @@ async def test_operators_of_other_processes_are_obeyed(fleet: Fleet) -> None:
         assert fleet.row("web")[4] != pid
         await other.execute(StopServices(None))
         assert not listens(port)
+
+
+async def test_whoever_waits_for_a_keeper_hears_of_its_end(fleet: Fleet) -> None:
+    port = fleet.add("web")
+    up = begin([sys.executable, "-m", "engine.cli", "up"], fleet.folder)
+    try:
+        await until(lambda: listens(port) and fleet.states()["web"] == "ready", "it is up")
+        up.send_signal(signal.SIGSTOP)
+        async with fleet.project.engine() as other:
+            asking = asyncio.create_task(other.execute(RestartServices(("web",))))
+            asked = "SELECT name FROM services WHERE asked IS NOT NULL"
+            await until(lambda: tuples(fleet.project.layout, asked), "it is asked")
+            up.kill()
+            up.wait()
+            with pytest.raises(CommandNotAllowed, match="has ended"):
+                await asyncio.wait_for(asking, PATIENCE)
+    finally:
+        up.kill()
+        up.wait()
+    await until(lambda: not fleet.lives(), "the guard has ended them")
 
 
 async def test_nothing_outlives_a_keeper_that_is_killed(fleet: Fleet) -> None:
