@@ -56,11 +56,11 @@ async def list_runs(
     return Answer({"total": await engine.queries.count_runs(where), "items": to_json(runs)})
 
 
-@routes.get("/{run}/logs/{kept}", responses=LOG, response_class=Stream)
+@routes.get("/{run}/logs/{kind}", responses=LOG, response_class=Stream)
 async def read_log(
     engine: Opened,
     run: Segment,
-    kept: Kept,
+    kind: Kept,
     wanted: Annotated[
         str | Nothing,
         Header(alias="Range", description="`bytes=0-999`, or `bytes=-500`."),
@@ -70,13 +70,13 @@ async def read_log(
     found = await engine.queries.runs(where=Filter((Term(RUN, run),)), limit=1)
     if not found:
         raise not_found(f"no run {run!r}; GET /api/v1/runs lists them all", Code.TASK_NOT_FOUND)
-    path = engine.layout.run_folder(found[0].task_id, found[0].id) / _FILES[kept]
+    path = engine.layout.run_folder(found[0].task_id, found[0].id) / _FILES[kind]
     try:
         file = await asyncio.to_thread(open_regular, path)
     except FileNotFoundError as error:
-        raise not_found(f"run {run!r} has left no {kept}", Code.TASK_NOT_FOUND) from error
+        raise not_found(f"run {run!r} has left no {kind}", Code.TASK_NOT_FOUND) from error
     except OSError as error:
-        raise StorageError(f"{kept} of run {run}: {error.strerror}") from error
+        raise StorageError(f"{kind} of run {run}: {error.strerror}") from error
     # What is written from now on belongs to the next answer.
     size = os.fstat(file.fileno()).st_size
     try:
@@ -88,7 +88,7 @@ async def read_log(
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(end - first),
-        "Content-Disposition": f'attachment; filename="{_FILES[kept]}"',
+        "Content-Disposition": f'attachment; filename="{_FILES[kind]}"',
     }
     if span is not None:
         headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"
