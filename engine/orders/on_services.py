@@ -70,8 +70,8 @@ class ServiceOrders:
         return Receipt(dry_run, done, refused, {"services": len(done)})
 
     def _unknown(self, name: str) -> Refusal:
-        known = ", ".join(self._services) or "none"
-        why = f"there is no service {name!r} in agentmux.yaml; there are: {known}"
+        known = f"; there are: {', '.join(self._services)}" if self._services else "; it names none"
+        why = f"there is no service {name!r} in agentmux.yaml{known}"
         return Refusal(name, Code.VALIDATION_ERROR, why)
 
     async def _do(

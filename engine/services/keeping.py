@@ -245,6 +245,8 @@ class Kept:
 
     async def _start(self) -> Child:
         word, *words = self.config.command
+        if not self._cwd.is_dir():
+            raise NotADirectoryError(f"its cwd {self.config.cwd!r} is no folder")
         program = find_program(word, self._cwd, os.environ.get("PATH", os.defpath))
         if program is None:
             raise FileNotFoundError(f"there is no program {word!r}")

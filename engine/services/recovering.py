@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import glob
+import shlex
 import time
 import uuid
 from contextlib import suppress
@@ -129,7 +130,7 @@ class Recovery:
     ) -> str:
         """Run one command; return why it failed, empty if it did not."""
         argv = [word.replace(NEW, str(fresh)) for word in command]
-        shown = clean_text(" ".join(argv))
+        shown = clean_text(shlex.join(argv))
         left = deadline - time.monotonic()
         if left <= 0:
             return f"{shown}: there was no time left"

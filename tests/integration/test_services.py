@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.engines import ENVIRONMENT, until
 from support.patience import PATIENCE
+from support.program import Project as Program
 from support.servers import answers, listens, server
 from support.stores import tuples
 
@@ -175,6 +176,26 @@ async def test_it_is_started_again(fleet: Fleet, how: str, restart: str) -> None
     async with fleet.engine() as engine:
         await engine.execute(StartServices(None))
         await until(lambda: fleet.row("web")[2] >= 3, "it was started again")
+
+
+async def test_one_that_cannot_be_started_says_what_it_lacks(fleet: Fleet) -> None:
+    fleet.add("web", cwd="nowhere")
+    fleet.add("db", command=["no-such-program"])
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == ["web", "db"]
+    assert fleet.row("web")[1] == "it cannot be started: its cwd 'nowhere' is no folder"
+    assert fleet.row("db")[1] == "it cannot be started: there is no program 'no-such-program'"
+
+
+async def test_a_log_that_is_not_there_says_why(fleet: Fleet) -> None:
+    fleet.add("web")
+    program = Program(fleet.folder)
+    async with fleet.engine():
+        pass
+    for name, why in (("web", "was never started"), ("wed", "there is no service 'wed'")):
+        done = await asyncio.to_thread(program.run, "services", "logs", name)
+        assert (done.returncode, why in done.stderr) == (1, True), done.stderr
 
 
 async def test_one_that_is_not_well_is_started_again(fleet: Fleet) -> None:
