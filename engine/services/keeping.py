@@ -98,6 +98,8 @@ class Kept:
         self._life = ""
         self._child: Child | None = None
         self._attempts = 0
+        self._ready_at: float | None = None
+        self._told = False
         self._recovery: Recovery | None = None
         if config.recover is not None:
             needed = (project, layout.state)
@@ -163,11 +165,19 @@ class Kept:
         words = self._shown(f"service {self.name}: {why}")
         return (NewAlert(AlertKind.SERVICE, self.name, words[:500], error=error),)
 
+    def _first(self, why: str) -> tuple[NewAlert, ...]:
+        """Return an alert, unless there was one since it was last well for a while."""
+        if self._ready_at is not None and time.monotonic() - self._ready_at >= _STEADY:
+            self._told = False
+        self._ready_at = None
+        told, self._told = self._told, True
+        return () if told else self._alert(why, error=False)
+
     # -- from start to stop ----------------------------------------------------------------
 
     async def _keep(self) -> None:
         restarts, backoff = 0, self.config.backoff
-        self._attempts = 0
+        self._attempts, self._told = 0, False
         if self._recovery is not None:
             with suppress(OSError):
                 await asyncio.to_thread(self._recovery.tidy)
@@ -198,7 +208,7 @@ class Kept:
                 ServiceState.WAITING,
                 f"{why}; it is started again in {duration(backoff)}",
                 restarts=restarts,
-                alerts=self._alert(why, error=False) if restarts == 1 else (),
+                alerts=self._first(why),
             )
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _LONGEST_BACKOFF)
@@ -290,7 +300,7 @@ class Kept:
             failures = failures + 1 if fault else 0
             if failures >= health.failures:
                 self.up.clear()
-                alerts = self._alert(f"it is unhealthy: {fault}", error=False)
+                alerts = self._first(f"it is unhealthy: {fault}")
                 await self._stand(ServiceState.UNHEALTHY, fault, alerts=alerts)
                 if why := await self._mend(health, fault):
                     return _Fate(why)
@@ -313,6 +323,7 @@ class Kept:
             with suppress(OSError):
                 await asyncio.to_thread(self._recovery.settle)
         recovery = _COMPLETE if self._standing.recovery == _IN_PROGRESS else None
+        self._ready_at = time.monotonic()
         await self._stand(ServiceState.READY, recovery=recovery)
         self.up.set()
 
@@ -336,7 +347,7 @@ class Kept:
 
         if why := await self._recover(fault, is_well):
             return why
-        self._attempts = 0
+        self._attempts, self._told = 0, False
         await self._is_ready()
         return ""
 
@@ -360,9 +371,9 @@ class Kept:
             why = f"{fault}; {plural(most, 'recovery', 'recoveries')} did not help"
             with suppress(OSError):
                 await asyncio.to_thread(self._recovery.take_back)
-            await self._stand(
-                ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=self._alert(why, error=True)
-            )
+            alerts = self._alert(why, error=True) if self._attempts == most else ()
+            self._attempts = most + 1  # so that it is told once
+            await self._stand(ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=alerts)
             return why
         self._attempts += 1
         words = f"attempt {self._attempts} of {most}: {fault}"
@@ -371,9 +382,8 @@ class Kept:
             await self._recovery.run(self._environment(), is_well)
         except RecoveryFailed as error:
             why = f"recovering failed: {error}"
-            await self._stand(
-                ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=self._alert(why, error=False)
-            )
+            alerts = self._first(why)
+            await self._stand(ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=alerts)
             return why
         return ""
 

@@ -263,6 +263,20 @@ async def test_what_does_not_help_is_taken_back_and_given_up(fleet: Fleet) -> No
     assert sorted(path.name for path in (fleet.folder / "web").iterdir()) == ["dist"]
 
 
+async def test_trouble_that_stays_is_told_twice_at_most(fleet: Fleet) -> None:
+    (fleet.folder / "web").mkdir()
+    health = {"files": ["never"], "every": 0.05, "failures": 1}
+    fleet.add("web", health=health, recover={"attempts": 2, "steps": [["false"]]})
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        await until(lambda: fleet.row("web")[2] >= 5, "it was given up, and goes on being started")
+    fault = "never is not there, or empty"
+    assert fleet.alerts() == [
+        f"service web: it is unhealthy: {fault}",
+        f"service web: {fault}; 2 recoveries did not help",
+    ]
+
+
 async def test_only_one_process_keeps_services(fleet: Fleet) -> None:
     fleet.add("web")
     async with fleet.engine() as one, fleet.engine() as other:
