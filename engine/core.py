@@ -202,6 +202,7 @@ class Engine:
                 layout=self.layout,
                 project=self.project,
                 clock=self.clock,
+                watch=self._begin_watching,
             )
         return self._keeper
 
@@ -312,14 +313,17 @@ class Engine:
             await self._store.set_budget(_budget(self.config))
             await self._reaper.open()
             self._retention.open()
-            await self._store.begin_watching()
-            self._watch.open()
+            await self._begin_watching()
             self._open_issues()
         await self._preflight.block_unfit(agent)
         worker = await self._host.start(
             agent, worker_id, until_idle=until_idle, own_process=own_process
         )
         return worker.id
+
+    async def _begin_watching(self) -> None:
+        await self._store.begin_watching()
+        self._watch.open()
 
     def _open_issues(self) -> None:
         """Ask GitHub for issues, if the settings say so and nobody does yet."""

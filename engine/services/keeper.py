@@ -53,13 +53,16 @@ class Keeper:
         layout: Layout,
         project: Path,
         clock: Clock,
+        watch: Callable[[], Awaitable[None]],
     ) -> None:
+        """`watch` begins to hand alerts on, in this process if no other does."""
         self._me = me
         self._targets = targets
         self._store = store
         self._lookout = lookout
         self._feed = feed
         self._layout = layout
+        self._watch = watch
         self._guard = Guard(layout.state)
         self._kept = {
             name: Kept(
@@ -106,6 +109,7 @@ class Keeper:
                 self._kept[known.name].knows(known.run_id, known.leader)
         ports = {name: kept.config.port for name, kept in self._kept.items()}
         await self._store.enter_services(ports, self._me)
+        await self._watch()
         self._loops = [
             asyncio.create_task(self._listen(), name="services"),
             asyncio.create_task(self._tend(), name="guard of services"),

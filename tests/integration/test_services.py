@@ -152,6 +152,21 @@ async def test_a_death_is_told(fleet: Fleet) -> None:
         assert fleet.alerts() == ["service web: it ended with -9"]
 
 
+async def test_who_keeps_services_watches_without_workers_too(fleet: Fleet) -> None:
+    fleet.add("web", backoff=5)
+    log, mail = fleet.folder / "app.log", fleet.folder / "mail.txt"
+    ways = {"mailbox": {"file": "mail.txt", "to": "operator"}}
+    settings = {"services": fleet.settings, "alerts": ways, "watch": {"files": ["app.log"]}}
+    fleet.project.settings(json.dumps(settings))
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        os.kill(fleet.row("web")[4], signal.SIGKILL)
+        await until(lambda: mail.exists() and "it ended with -9" in mail.read_text(), "it is told")
+        log.write_text("ERROR in a log\n")
+        await until(lambda: "ERROR in a log" in mail.read_text(), "the log is watched")
+
+
 @pytest.mark.parametrize(
     ("how", "restart", "state"),
     [
