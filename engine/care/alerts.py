@@ -276,6 +276,8 @@ def _services(facts: Facts) -> Iterator[Alert]:
             )
         elif kept and state is ServiceState.RECOVERING:
             level, advice = Level.WARNING, f"`agentmux services logs {name}` tells each step"
+        elif kept and state is ServiceState.WAITING and service.restarts:
+            level, advice = Level.WARNING, f"`agentmux services logs {name}` tells more"
         elif not kept and state in UP:
             level, says = Level.WARNING, f"nobody keeps service {name!r}, which was {state}"
             advice = "`agentmux up` starts it again"
