@@ -22,6 +22,7 @@ from engine.text import age, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from engine.clock import Clock
     from engine.config import Config
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _EVERY = 5.0
 _STRANGERS_EVERY = 30.0
 """Seconds between two looks at all processes for agents that nobody has told of."""
+_GAP = timedelta(minutes=1)
+"""Between two looks so long, and somebody slept: this process, or the whole machine."""
 _SILENCE = 20
 """Beats that one may miss who has neither a process nor a window: `stale_after` times so many."""
 
@@ -65,6 +68,8 @@ class RegistryWatch:
         programs = {Path(one.command[0]).name for one in config.agents.values() if one.command}
         self._programs = frozenset(programs | set(KNOWN))
         self._clock = clock
+        self._last: datetime | None = None
+        self._patient_until: datetime | None = None
         self._told: set[ProcessId] = set()
         self._strangers_at = 0.0
 
@@ -89,6 +94,12 @@ class RegistryWatch:
         seen = await windows() if any(agent.tmux for agent in agents) else []
         beats = await self._lookout.beats_of_externals()
         now = self._clock.now()
+        # After a gap in the clock silence proves nothing: each gets the time to beat again.
+        if self._last is not None and abs(now - self._last) > _GAP:
+            self._patient_until = now + self._silence
+        self._last = now
+        if self._patient_until is not None and now < self._patient_until <= now + self._silence:
+            beats = {}
         whys = {
             agent.id: why
             for agent in agents

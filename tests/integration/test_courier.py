@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import sys
 import tempfile
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +182,18 @@ async def test_what_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mon
             hook.code = 200
             await post.until_delivered()
         assert post.alerts() == [ALERT.summary]
+
+
+async def test_a_clock_that_is_set_back_puts_nothing_off_for_days(tmp_path: Path) -> None:
+    config = AlertsConfig(mailbox=Mailbox("post/mail.txt"))
+    async with a_post(tmp_path, config) as post:
+        await post.raised()
+        await until(lambda: post.waiting() and post.waiting()[0][2] == 1, "it was tried")
+        (tmp_path / "post").mkdir()
+        with closing(sqlite3.connect(post.layout.database)) as db, db:
+            db.execute("UPDATE deliveries SET next_at = '2999-01-01T00:00:00.000Z'")
+        await post.until_delivered()
+    assert (tmp_path / "post" / "mail.txt").exists()
 
 
 async def test_then_it_is_reported_once_and_the_others_go_on(

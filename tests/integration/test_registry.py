@@ -108,14 +108,30 @@ async def test_one_without_process_or_window_must_beat(room: Room) -> None:
     await room.store.register_agent(External("far", "robot"))
     watch = room.watch
     for _ in range(10):
-        await room.clock.advance(200)
+        await room.clock.advance(50)
         await room.store.beat_agents(["far"])
         await watch.look()
+    for _ in range(6):
+        await room.clock.advance(50)
+        await watch.look()
     assert room.ids() == ["far"]
-    await room.clock.advance(301)
+    await room.clock.advance(1)
     await watch.look()
     assert room.ids() == []
     assert room.alerts() == ["agent far (robot) vanished: it was silent for 5:01"]
+
+
+async def test_who_slept_has_the_time_to_beat_again(room: Room) -> None:
+    await room.store.register_agent(External("far", "robot"))
+    watch = room.watch
+    await watch.look()
+    await room.clock.advance(8 * 3600)
+    for _ in range(6):
+        await watch.look()
+        await room.clock.advance(50)
+    assert room.ids() == ["far"]
+    await watch.look()
+    assert room.ids() == []
 
 
 async def test_two_registrars_in_a_race_make_one_entry(tmp_path: Path) -> None:
