@@ -51,6 +51,8 @@ _LONGEST_BACKOFF = 60.0
 _STEADY = 60.0
 """Seconds after which a service that ran so long begins with its first backoff again."""
 _READY_POLL = 0.2
+_ALIVE = 0.5
+"""Seconds that a service must live to be ready, if nothing else is asked of it."""
 _LARGEST_LOG = 100_000_000
 _IN_PROGRESS, _COMPLETE, _FAILED = "in progress", "complete", "failed"
 
@@ -310,6 +312,7 @@ class Kept:
         """Wait until it is ready; return what is not, if that is still so after `ready_timeout`."""
         ready = self.config.ready
         if ready is None:
+            await asyncio.sleep(_ALIVE)
             return ""
         deadline = time.monotonic() + self.config.ready_timeout
         while fault := await self._fault(ready):

@@ -193,6 +193,16 @@ async def test_it_is_started_again(fleet: Fleet, how: str, restart: str) -> None
         await until(lambda: fleet.row("web")[2] >= 3, "it was started again")
 
 
+async def test_one_that_ends_at_once_is_never_ready(fleet: Fleet) -> None:
+    fleet.add("web", command=["false"], restart="never")
+    del fleet.settings["web"]["ready"]
+    fleet.write()
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == ["web"]
+    assert " ready" not in fleet.log("web")
+
+
 async def test_one_that_cannot_be_started_says_what_it_lacks(fleet: Fleet) -> None:
     fleet.add("web", cwd="nowhere")
     fleet.add("db", command=["no-such-program"])
