@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     OnServices = StartServices | StopServices | RestartServices
 
 _PATIENCE = 2 * WATCHDOG
-"""Seconds in which the process that keeps services must have done what is asked."""
+"""Seconds in which the process that keeps services must have done what is asked, beside the time
+that the services themselves have to end."""
 _NOBODY = "no process keeps the services; `agentmux up` does, or a dashboard"
 
 
@@ -102,10 +103,10 @@ class ServiceOrders:
         async def is_over() -> bool:
             return await is_done() or not _is_kept(await self._queries.services())
 
-        in_time = await self._feed.until(is_over, _PATIENCE)
-        if not in_time:
+        patience = _PATIENCE + sum(self._services[name].stop_timeout for name in wanted)
+        if not await self._feed.until(is_over, patience):
             raise CommandNotAllowed(
-                f"the process that keeps the services has not answered within {_PATIENCE:g} s; is "
+                f"the process that keeps the services has not answered within {patience:g} s; is "
                 "it stopped (SIGSTOP, ctrl+z)? Continue or end it"
             )
         if not isinstance(command, StopServices) and not await is_done():

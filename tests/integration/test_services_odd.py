@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from support.engines import ENVIRONMENT, until
+from support.engines import ENVIRONMENT, suspend, until
 from support.patience import PATIENCE
 from support.servers import listens
 from support.stores import tuples
 
-from engine.commands import StartServices, StopServices
-from engine.errors import ValidationError
+from engine.commands import RestartServices, StartServices, StopServices
+from engine.errors import CommandNotAllowed, ValidationError
 from engine.services import ending
 
 if TYPE_CHECKING:
@@ -211,6 +211,31 @@ async def test_sessions_of_a_keeper_that_was_killed_are_ended(
         assert tmux("list-sessions", "-F", "#S").split() == ["mine"]
     finally:
         tmux("kill-server")
+
+
+async def test_nobody_waits_for_a_keeper_that_was_killed(fleet: Fleet) -> None:
+    port = fleet.add("web")
+    up = begin(fleet)
+    try:
+        await until(lambda: listens(port), "it is up")
+        await suspend(up, fleet.project.layout)
+        async with fleet.project.engine() as other:
+            asked = [
+                asyncio.create_task(other.execute(command))
+                for command in (RestartServices(("web",)), StopServices(("web",)))
+            ]
+            sql = "SELECT 1 FROM services WHERE asked IS NOT NULL"
+            await until(lambda: tuples(fleet.project.layout, sql), "it is asked")
+            up.kill()
+            up.wait()
+            async with asyncio.timeout(ending.WATCHDOG):
+                restarted, stopped = await asyncio.gather(*asked, return_exceptions=True)
+    finally:
+        up.kill()
+        up.wait()
+    assert isinstance(restarted, CommandNotAllowed)
+    assert not isinstance(stopped, BaseException)
+    await until(lambda: not fleet.lives(), "the guard has ended it")
 
 
 def test_a_life_that_calls_itself_one_is_no_harm() -> None:
