@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from msgspec import Meta, Struct, field
+from starlette.responses import Response
 
-from engine.api.answers import Answer, not_found, told
+from engine.api.answers import Answer, listed, not_found, told
 from engine.api.asking import LARGEST, NAME, AgentOrAll, DryRun, Name, Opened, body_of, read_body
 from engine.api.shown import AGENTS, ALERT, ALERTS, HOLDS, RECEIPT, SERVICES, WORKERS
 from engine.commands import (
@@ -20,7 +21,7 @@ from engine.commands import (
     UnregisterAgents,
 )
 from engine.errors import ValidationError
-from engine.model import ALL_AGENTS, External, to_json
+from engine.model import ALL_AGENTS, External
 from engine.orders.control import NO_ALERT
 from engine.processes.signalling import identify
 from engine.shapes import alert_json, worker_json
@@ -64,17 +65,20 @@ class Registration(Struct, forbid_unknown_fields=True):
 
 
 @routes.get("/workers", responses=WORKERS, tags=["workers"])
-async def list_workers(engine: Opened, every: Every = False) -> Answer:
+async def list_workers(engine: Opened, every: Every = False) -> Response:
     """List the workers whose processes live, or all that are known."""
     now, stale_after = engine.clock.now(), engine.config.stale_after
     workers = await engine.queries.workers()
-    return Answer([worker_json(one, now, stale_after) for one in workers if every or one.alive])
+    return await listed(
+        (one for one in workers if every or one.alive),
+        lambda one: worker_json(one, now, stale_after),
+    )
 
 
 @routes.get("/agents", responses=AGENTS, tags=["agents"])
-async def list_agents(engine: Opened) -> Answer:
+async def list_agents(engine: Opened) -> Response:
     """List the registered agents: those that somebody else has started."""
-    return Answer(to_json(await engine.queries.externals()))
+    return await listed(await engine.queries.externals())
 
 
 @routes.post("/agents", responses=RECEIPT, tags=["agents"], openapi_extra=body_of(Registration))
@@ -106,9 +110,9 @@ async def unregister_agent(
 
 
 @routes.get("/services", responses=SERVICES, tags=["services"])
-async def list_services(engine: Opened) -> Answer:
+async def list_services(engine: Opened) -> Response:
     """List the services that a process has begun to keep."""
-    return Answer(to_json(await engine.queries.services()))
+    return await listed(await engine.queries.services())
 
 
 @routes.post("/services/{service}/start", responses=RECEIPT, tags=["services"])
@@ -130,9 +134,9 @@ async def restart_service(engine: Opened, service: Service, dry_run: DryRun = Fa
 
 
 @routes.get("/alerts", responses=ALERTS, tags=["alerts"])
-async def list_alerts(engine: Opened, every: Every = False) -> Answer:
+async def list_alerts(engine: Opened, every: Every = False) -> Response:
     """List the newest 1,000 alerts that nobody has acknowledged, or of all; oldest first."""
-    return Answer(to_json(await engine.queries.alerts(_MOST_ALERTS, every=every)))
+    return await listed(await engine.queries.alerts(_MOST_ALERTS, every=every))
 
 
 @routes.get("/alerts/{alert}", responses=ALERT, tags=["alerts"])
@@ -148,9 +152,9 @@ async def acknowledge_alert(engine: Opened, alert: Alert, dry_run: DryRun = Fals
 
 
 @routes.get("/holds", responses=HOLDS, tags=["claims"])
-async def list_holds(engine: Opened) -> Answer:
+async def list_holds(engine: Opened) -> Response:
     """List the claims that are held."""
-    return Answer(to_json(await engine.queries.holds()))
+    return await listed(await engine.queries.holds())
 
 
 @routes.post("/hold", responses=RECEIPT, tags=["claims"])

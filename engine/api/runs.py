@@ -9,14 +9,14 @@ from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Header
+from starlette.responses import Response
 
-from engine.api.answers import Answer, HTTPRefusal, Stream, not_found
+from engine.api.answers import HTTPRefusal, Stream, listed, not_found
 from engine.api.asking import Limit, Nothing, Offset, Opened, Segment, SomeTask, Words
 from engine.api.shown import LOG, RUNS
 from engine.errors import Code, StorageError
 from engine.files import open_regular
 from engine.filters import RUN, RUN_FIELDS, TASK, Filter, Term, parse_filter
-from engine.model import to_json
 
 routes = APIRouter(prefix="/api/v1/runs", tags=["runs"])
 
@@ -46,14 +46,14 @@ async def list_runs(
     q: Words = "",
     limit: Limit = 100,
     offset: Offset = 0,
-) -> Answer:
+) -> Response:
     """List runs, newest first; `total` counts all that the filter finds."""
     terms = parse_filter(q, RUN_FIELDS, now=engine.clock.now()).terms
     if task is not None:
         terms += (Term(TASK, task),)
     where = Filter(terms)
     runs = await engine.queries.runs(where=where, limit=limit, offset=offset)
-    return Answer({"total": await engine.queries.count_runs(where), "items": to_json(runs)})
+    return await listed(runs, total=await engine.queries.count_runs(where))
 
 
 @routes.get("/{run}/logs/{kind}", responses=LOG, response_class=Stream)

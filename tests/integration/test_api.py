@@ -20,6 +20,8 @@ from support.patience import PATIENCE
 from support.stage import Stage, staged
 from support.stores import a_task
 
+from engine.api import answers
+from engine.api.answers import listed
 from engine.commands import Seed
 from engine.core import Engine
 from engine.model import AlertKind, NewAlert, Outcome, RunOutcome
@@ -82,6 +84,25 @@ async def test_tasks_are_listed_in_windows_with_how_many_there_are(site: Site) -
     for wrong in ("limit=1001", "limit=0", "offset=-1", "state=sleepy", "q=stat%3Afailed"):
         reply = await site.client.ask("GET", f"/api/v1/tasks?{wrong}")
         assert (reply.status, reply.code) == (400, "VALIDATION_ERROR"), wrong
+
+
+async def test_others_are_let_in_while_a_long_list_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "_STRETCH", 0)
+    turns = 0
+
+    async def beat() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beating = asyncio.create_task(beat())
+    written = await listed(range(100), total=200)
+    beating.cancel()
+    assert json.loads(bytes(written.body)) == {"total": 200, "items": list(range(100))}
+    assert turns > 50
 
 
 async def test_any_id_can_be_asked_for_and_cancelled(site: Site) -> None:
