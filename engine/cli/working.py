@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import receipts
@@ -14,6 +15,7 @@ from engine.cli.render import Column, hint, print_table, say
 from engine.cli.session import first_seed, opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
+from engine.config import load_config, settings_file
 from engine.config.services import NO_SERVICES
 from engine.errors import AgentmuxError, StorageError, ValidationError
 from engine.files import Layout
@@ -53,22 +55,26 @@ async def run(args: argparse.Namespace) -> int:
 async def up(args: argparse.Namespace) -> int:
     """`up`: start services and wait until they are ready; with a DAG, then what `run` does."""
     with Signals() as signals:
+        # Looked at before a store is made, so that none is left in a folder that is the wrong one.
+        settings = settings_file(Path.cwd(), args.state_dir)
+        if not (await asyncio.to_thread(load_config, settings)).services:
+            raise ValidationError(NO_SERVICES)
         command = None if args.dag is None else await first_seed(args.state_dir, args.dag)
-        async with opened_engine(args.state_dir, keeps_services=True) as engine:
-            if not engine.config.services:
-                raise ValidationError(NO_SERVICES)
-            async with _services(engine):
-                not_ready: list[str] = []
+        async with (
+            opened_engine(args.state_dir, keeps_services=True) as engine,
+            _services(engine),
+        ):
+            not_ready: list[str] = []
 
-                async def ready() -> None:
-                    not_ready.extend(await engine.keeper.until_ready())
+            async def ready() -> None:
+                not_ready.extend(await engine.keeper.until_ready())
 
-                await _first(ready(), signals.wait(), within=None)
-                if not_ready:
-                    raise StorageError(f"not ready: {', '.join(not_ready)}; {_LOGS}")
-                if signals.first is None and command is not None:
-                    return await _work(engine, command, args, signals)
-                await signals.wait()
+            await _first(ready(), signals.wait(), within=None)
+            if not_ready:
+                raise StorageError(f"not ready: {', '.join(not_ready)}; {_LOGS}")
+            if signals.first is None and command is not None:
+                return await _work(engine, command, args, signals)
+            await signals.wait()
     return 128 + signals.first if signals.first is not None else 0
 
 

@@ -362,6 +362,12 @@ async def test_nothing_outlives_a_keeper_that_is_killed(fleet: Fleet) -> None:
         assert await ready(engine) == []
 
 
+def test_up_without_services_leaves_no_store_behind(tmp_path: Path) -> None:
+    done = Program(tmp_path).run("up")
+    assert (done.returncode, "names no services" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_up_starts_services_and_works_through_a_dag(fleet: Fleet) -> None:
     port = fleet.add("web", ready=HTTP)
     fleet.settings["web"]["health"] = HTTP
