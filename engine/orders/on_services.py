@@ -85,10 +85,13 @@ class ServiceOrders:
                 raise CommandNotAllowed(_NOBODY)
             await self._keeper.open()
         if self._keeper.is_open:
-            if not isinstance(command, StartServices):
-                await self._keeper.stop(names)
-            if not isinstance(command, StopServices):
-                self._keeper.start(names)
+            match command:
+                case StartServices():
+                    self._keeper.start(names)
+                case StopServices():
+                    await self._keeper.stop(names)
+                case RestartServices():
+                    await self._keeper.restart(names)
             return
         await self._ask(command, names)
 

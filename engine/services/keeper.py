@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TEND = 1.0
+_TURN = 0.05
+"""Seconds between two looks whether a service that is started anew has begun."""
 
 
 class Keeper:
@@ -78,6 +80,7 @@ class Keeper:
             for name, config in services.items()
         }
         self._lives: dict[str, asyncio.Task[None]] = {}
+        self._coming: set[str] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._handle: int | None = None
 
@@ -167,6 +170,16 @@ class Keeper:
             await asyncio.wait(lives.values())
         return list(lives)
 
+    async def restart(self, names: Iterable[str]) -> None:
+        """End services and begin them anew; who waits until they are ready goes on waiting."""
+        coming = [*names]
+        self._coming.update(coming)
+        try:
+            await self.stop(coming)
+            self.start(coming)
+        finally:
+            self._coming.difference_update(coming)
+
     @property
     def alive(self) -> tuple[str, ...]:
         """The services that are being started, kept or ended here."""
@@ -180,12 +193,11 @@ class Keeper:
             deps = [looks[dep] for dep in self._kept[name].config.depends_on]
             if not all(await asyncio.gather(*deps)):
                 return False
-            life = self._lives.get(name)
-            if life is None:
-                return False
             up = asyncio.create_task(self._kept[name].up.wait())
             try:
-                await asyncio.wait({life, up}, return_when=asyncio.FIRST_COMPLETED)
+                while not up.done() and name in self._lives.keys() | self._coming:
+                    life = self._lives.get(name) or asyncio.create_task(asyncio.sleep(_TURN))
+                    await asyncio.wait({life, up}, return_when=asyncio.FIRST_COMPLETED)
                 return up.done()
             finally:
                 up.cancel()
@@ -241,9 +253,11 @@ class Keeper:
     async def _obey(self, name: str, what: str) -> None:
         if name not in self._kept:
             return
-        if what in {STOP, RESTART}:
+        if what == RESTART:
+            await self.restart([name])
+        elif what == STOP:
             await self.stop([name])
-        if what in {START, RESTART}:
+        elif what == START:
             self.start([name])
         await self._store.obey_service([name], what)
 

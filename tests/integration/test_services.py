@@ -79,6 +79,17 @@ async def test_what_it_depends_on_is_ready_before_it_starts(fleet: Fleet) -> Non
     assert log.index("[agentmux") < log.index("begins well")
 
 
+async def test_one_that_is_started_anew_is_waited_for(fleet: Fleet) -> None:
+    fleet.add("web", "slow", ready=HTTP)
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        waiting = asyncio.create_task(ready(engine))
+        await until(fleet.lives, "it has begun")
+        await engine.execute(RestartServices(("web",)))
+        (fleet.folder / "web" / "go").touch()
+        assert await waiting == []
+
+
 async def test_what_depends_on_one_that_failed_is_not_waited_for(fleet: Fleet) -> None:
     fleet.add("db", "crash", restart="never")
     fleet.add("web", depends_on=["db"])
