@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ from engine.globs import is_glob, named_by
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MOST = 2000
+_MOST = 2000
 """Files at most that are watched; each is looked at every other second."""
+_SHARE = 4
+"""That part of the files which a process may have open at once may be logs: runs need the rest."""
 
 
 class NamedLog(Struct, frozen=True):
@@ -42,8 +45,14 @@ class Discovery(Struct, frozen=True):
     unnamed: int
 
 
-def discover(patterns: Iterable[str], project: Path) -> Discovery:
-    """Find the logs that files and globs name, from the project's folder on."""
+def most_at_once() -> int:
+    """Return how many logs may be open at once: each that is watched is."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else min(_MOST, soft // _SHARE)
+
+
+def discover(patterns: Iterable[str], project: Path, most: int) -> Discovery:
+    """Find the logs that files and globs name, from the project's folder on: at most so many."""
     logs: dict[str, NamedLog] = {}
     folders: set[Path] = set()
     deep: set[Path] = set()
@@ -56,7 +65,7 @@ def discover(patterns: Iterable[str], project: Path) -> Discovery:
         else:
             (deep if "**" in pattern else folders).add(_there(_root(wanted)))
             # One more than can be watched, to say so.
-            found = sorted(islice(named_by(wanted), MOST * 10))
+            found = sorted(islice(named_by(wanted), most * 10))
         for name in found:
             path = Path(os.path.normpath(name))
             source = f"file:{path}"
@@ -65,7 +74,7 @@ def discover(patterns: Iterable[str], project: Path) -> Discovery:
             if not _is_text(name):
                 unnamed += 1
                 continue
-            if len(logs) >= MOST:
+            if len(logs) >= most:
                 more += 1
                 continue
             folders.add(_there(path.parent))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 if TYPE_CHECKING:
@@ -125,3 +127,24 @@ async def test_names_of_any_kind_are_names_of_logs(
     again = await desk.watcher("*.log", cooldown=0)
     await desk.look(again)
     assert len(desk.alerts()) == len(names)
+
+
+async def test_logs_leave_most_of_the_open_files_to_others(
+    desk: LogDesk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (80, 4096))
+    logs = [desk.folder / f"{number:02}.log" for number in range(50)]
+    for log in logs:
+        log.touch()
+    for _ in range(2):
+        watcher = await desk.watcher("*.log", cooldown=0)
+        await desk.look(watcher)
+        opened = {file.path for file in psutil.Process().open_files()}
+        assert len(opened & {str(log) for log in logs}) == 20
+        for log in logs:
+            with log.open("a") as file:
+                file.write("ERROR\n")
+        for _ in range(2):
+            await desk.look(watcher)
+    assert "30 more than 20 files are not watched" in caplog.text
+    assert len(desk.alerts()) == 40
