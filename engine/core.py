@@ -427,7 +427,7 @@ class Engine:
         alert = await self.queries.alert(number)
         if alert is None or alert.body is None:
             return ""
-        path = self.layout.state / alert.body
+        path = self.layout.alert_file(alert.body)
         try:
             text = await asyncio.to_thread(read_regular, path)
         except OSError as error:

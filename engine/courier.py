@@ -145,7 +145,7 @@ class Courier:
 
     def line(self, to: str, alert: AlertRow) -> str:
         """Return an alert as a line of a mailbox."""
-        body = f" (body: {self._layout.state / alert.body})" if alert.body else ""
+        body = f" (body: {self._layout.alert_file(alert.body)})" if alert.body else ""
         sender = _SENDERS.get(alert.kind, "alerts")
         return clean_text(f"[{to_iso(alert.ts)}] system:{sender} -> {to}: {alert.summary}{body}")
 
@@ -156,7 +156,7 @@ class Courier:
         body = ""
         if alert.body is not None:
             with suppress(OSError):
-                body = read_regular(self._layout.state / alert.body)[:_LONGEST_BODY]
+                body = read_regular(self._layout.alert_file(alert.body))[:_LONGEST_BODY]
         told |= {"text": alert.summary, "body": body, "project": str(self._project)}
         return json.dumps(told).encode()
 

@@ -211,6 +211,10 @@ class Layout(Struct, frozen=True):
         """Return the file in which an alert tells more; not made yet."""
         return self.alerts / f"{stamp}-{plain_name(subject)}.md"
 
+    def alert_file(self, body: str) -> Path:
+        """Return the file that an alert names as its body: one of alerts, whatever it names."""
+        return self.alerts / body.rpartition("/")[2]
+
     def alert_draft(self, source: str) -> Path:
         """Return the file with what was found in a log and not told of yet."""
         return self.alerts / f"{plain_name(source)}.draft"

@@ -250,6 +250,16 @@ async def test_a_secret_in_a_complaint_is_not_told(
     assert "bad token [HOOK_TOKEN]" in post.alerts()[1]
 
 
+async def test_no_file_but_one_of_alerts_is_handed_on(tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("not for others")
+    config = AlertsConfig(command=command(tmp_path))
+    async with a_post(tmp_path, config) as post:
+        for body in ("../private", str(tmp_path / "private"), "alerts/../../private", ".."):
+            await post.raised(NewAlert(AlertKind.LOG, "a", "b", body=body))
+        await post.until_delivered()
+    assert "not for others" not in (tmp_path / "got").read_text()
+
+
 async def test_nobody_delivers_to_what_is_not_wanted_any_more(tmp_path: Path) -> None:
     async with a_post(tmp_path, AlertsConfig()) as post:
         await post.store.raise_alerts([ALERT], ["mailbox"])
