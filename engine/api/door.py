@@ -13,12 +13,15 @@ HEAD is GET whose body is left out: the application need not know it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from engine.api.answers import HTTPRefusal, refusal
+from engine.errors import Code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +34,7 @@ MOST_HEAD = 16 * 1024
 MOST_BODY = 64 * 1024
 """Bytes of a body."""
 TOO_LONG = f"URL and headers have more than {MOST_HEAD:,} bytes; send less"
+_CUT_SHORT = "the server ended meanwhile: look what became of it, and ask again"
 _HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([^\[\]:]+?)\.?)(?::[0-9]*)?", re.IGNORECASE)
 
 
@@ -58,7 +62,14 @@ class Door:
         scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         if scope["method"] == "HEAD":
             scope["method"], send = "GET", _without_body(send)
-        await self._app(scope, _replaying(body, receive), send)
+        try:
+            await self._app(scope, _replaying(body, receive), send)
+        except asyncio.CancelledError:  # the server ends
+            with contextlib.suppress(RuntimeError):  # unless the answer has begun
+                await refusal(HTTPStatus.SERVICE_UNAVAILABLE, Code.IO_ERROR, _CUT_SHORT)(
+                    scope, receive, send
+                )
+            raise
 
     def _check(self, scope: Scope) -> None:
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _GRACE = 2
 """Seconds that requests get to end once the server is to."""
 _TICK = 1.0
+_LOOK = 0.1
 _HEADERS = [
     ("x-content-type-options", "nosniff"),
     ("cache-control", "no-store"),
@@ -138,7 +139,12 @@ def _in_url(address: str) -> str:
 
 async def _end(server: _Server) -> None:
     """End what has outlasted the grace: who reads nothing, or is waiting for a tree to end."""
-    if left := list(server.server_state.tasks):
-        await asyncio.wait(left)
-    for connection in list(server.server_state.connections):
+    state = server.server_state
+    while state.tasks:
+        # What still wants to say something to somebody who reads nothing would wait for that.
+        for connection in list(state.connections):
+            if isinstance(connection, Wire) and connection.flow.write_paused:
+                connection.transport.abort()
+        await asyncio.wait(state.tasks, timeout=_LOOK)
+    for connection in list(state.connections):
         connection.transport.abort()

@@ -21,6 +21,7 @@ from support.stage import Stage, staged
 from support.stores import a_task
 
 from engine.api import answers
+from engine.api import serving as api
 from engine.api.answers import listed
 from engine.commands import Seed
 from engine.core import Engine
@@ -219,6 +220,24 @@ async def test_a_command_is_carried_out_though_its_client_has_gone(project: Proj
         with suppress(ProcessLookupError):
             deaf.kill()
         await deaf.wait()
+
+
+async def test_what_is_cut_short_by_the_end_of_the_server_is_told_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def slow() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(site.engine.queries, "holds", slow)
+    monkeypatch.setattr(api, "_GRACE", 0.1)
+    async with serving(site.engine) as client:
+        asking = asyncio.create_task(client.ask("GET", "/api/v1/holds"))
+        await asked.wait()
+    reply = await asking
+    assert (reply.status, reply.code) == (503, "IO_ERROR")
 
 
 async def test_a_task_is_killed_retried_and_released(site: Site) -> None:

@@ -6,15 +6,18 @@ import asyncio
 import os
 import secrets
 import stat
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from support.api import Client, serving
 from support.engines import Project, until
+from support.patience import PATIENCE
 
 from engine.api import door, wire
 from engine.api.app import make_app
 from engine.api.token import read_token
+from engine.api.wire import Wire
 from engine.errors import StorageError, ValidationError
 
 if TYPE_CHECKING:
@@ -186,6 +189,36 @@ async def test_who_reads_no_answer_is_let_go(
 
     with pytest.raises(ConnectionError):
         await asyncio.to_thread(ask_on)
+
+
+async def test_who_reads_no_answer_does_not_keep_the_server_from_ending(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: set[Wire] = set()
+    pause, resume = Wire.pause_writing, Wire.resume_writing
+
+    def pause_writing(one: Wire) -> None:
+        held.add(one)
+        pause(one)
+
+    def resume_writing(one: Wire) -> None:
+        held.discard(one)
+        resume(one)
+
+    monkeypatch.setattr(Wire, "pause_writing", pause_writing)
+    monkeypatch.setattr(Wire, "resume_writing", resume_writing)
+    with ExitStack() as stack:
+        async with serving(engine) as client:
+            one = stack.enter_context(client.connect())
+            request = f"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n{known(client)}\r\n"
+            await asyncio.to_thread(one.sendall, request.encode() * 300)
+
+            async def is_held() -> bool:
+                return (await client.ask("GET", "/health")).status == 200 and bool(held)
+
+            await until(is_held, "the server waits for its client")
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < PATIENCE / 10
 
 
 # The token
