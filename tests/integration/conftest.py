@@ -21,7 +21,7 @@ from support.stores import (
     opened,
 )
 
-from engine import core, machine
+from engine import machine, preflight
 from engine import worker as worker_module
 from engine.executors import builtin_executors
 from engine.processes.signalling import identify
@@ -69,7 +69,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage()
-    monkeypatch.setattr(core, "builtin_executors", lambda: {**builtin_executors(), "stage": stage})
+    staged = {**builtin_executors(), "stage": stage}
+    monkeypatch.setattr(preflight, "builtin_executors", lambda: staged)
     return stage
 
 
