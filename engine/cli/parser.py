@@ -410,6 +410,7 @@ def _add_agents(commands: Commands) -> None:
     unregister.add_argument(
         "--end", action="store_true", help="end its window and its process first"
     )
+    add_yes(unregister)
     add_dry_run(unregister)
     below.add("ls", f"{AGENTS}:list_agents", "list them", json=True)
 

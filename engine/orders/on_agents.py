@@ -83,9 +83,9 @@ class AgentOrders:
                     gone.remove(name)
                     refused.append(Refusal(name, error.code, str(error)))
         await self._store.unregister_agents(dict.fromkeys(gone, ""), dry_run=dry_run)
-        words = "ended" if command.end else "registered no more"
+        done = {name: _fate(known[name], end=command.end) for name in gone}
         counts = {f"agents {'ended' if command.end else 'forgotten'}": len(gone)} if gone else {}
-        return Receipt(dry_run, dict.fromkeys(gone, words), tuple(refused), counts)
+        return Receipt(dry_run, done, tuple(refused), counts)
 
     async def _check_end(self, agent: External) -> list[Window]:
         """Return the windows of an agent that is to be ended; anybody can register anything.
@@ -151,6 +151,12 @@ def check_agent(agent: External) -> None:
                 f"meta {key[:64]!r}: a key is 1 to 64 of A-Z a-z 0-9 . _ -, a value at most "
                 f"{_LONGEST} characters"
             )
+
+
+def _fate(agent: External, *, end: bool) -> str:
+    where = [] if agent.process is None else [f"pid {agent.process.pid}"]
+    where += [] if agent.tmux is None else [f"tmux {agent.tmux}"]
+    return f"ended: {', '.join(where)}" if end and where else "registered no more"
 
 
 def _unknown(wanted: tuple[str, ...], found: list[str]) -> tuple[Refusal, ...]:

@@ -213,7 +213,7 @@ async def test_one_can_be_ended(project: Project, sleeper: subprocess.Popen[byte
     async with project.engine() as engine:
         await engine.execute(RegisterAgent(External("mine", "claude", who(sleeper))))
         receipt = await engine.execute(UnregisterAgents(("mine", "other"), end=True))
-        assert receipt.done == {"mine": "ended"}
+        assert receipt.done == {"mine": f"ended: pid {sleeper.pid}"}
         assert [refusal.subject for refusal in receipt.refused] == ["other"]
         assert sleeper.wait(5) == -15
         receipt = await engine.execute(BeatAgents(("mine",)))
@@ -305,7 +305,7 @@ async def test_a_window_that_one_is_in_oneself_is_spared(
 ) -> None:
     script = project.folder / "end.sh"
     register = f"{sys.executable} -m engine.cli agents register me --type claude --tmux fleet:me"
-    unregister = f"{sys.executable} -m engine.cli agents unregister me --end"
+    unregister = f"{sys.executable} -m engine.cli agents unregister me --end --yes"
     script.write_text(f"cd {project.folder}; {register}; {unregister} 2>said; touch over; cat")
     async with project.engine() as engine:
         await engine.execute(Seed(project.dag()))
