@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import socket
 from contextlib import asynccontextmanager
@@ -120,9 +121,11 @@ def _listen(settings: ApiConfig) -> socket.socket:
     try:
         listening = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
+        why = str(error.strerror).partition(" (while")[0]
+        is_taken = error.errno == errno.EADDRINUSE
+        advice = "another port, or end what has it" if is_taken else "another address or port"
         raise StorageError(
-            f"cannot listen on {_in_url(settings.host)}:{settings.port}: {error.strerror}; choose "
-            "another port, or end what has it"
+            f"cannot listen on {_in_url(settings.host)}:{settings.port}: {why}; choose {advice}"
         ) from error
     if not ipaddress.ip_address(listening.getsockname()[0]).is_loopback and not settings.hosts:
         listening.close()
