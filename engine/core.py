@@ -19,10 +19,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from engine.clock import Clock, SystemClock
 from engine.commands import Cancel
 from engine.config import Config, load_config, settings_file
-from engine.errors import AgentmuxError, CommandNotAllowed, StorageError, ValidationError
-from engine.executors import builtin_executors
-from engine.executors.base import Site
-from engine.executors.plugins import third_party
+from engine.errors import CommandNotAllowed, StorageError, ValidationError
 from engine.feed import Feed
 from engine.files import Layout, read_regular
 from engine.host import Host
@@ -30,17 +27,14 @@ from engine.log.journal import Journal
 from engine.meter import Meter
 from engine.model import Budget, ServiceState
 from engine.orders.control import Control
-from engine.orders.on_tasks import TaskOrders
-from engine.orders.on_workers import WorkerOrders
-from engine.orders.reset import Resetter
 from engine.ownlog import OwnLog
-from engine.preflight import checker_of, find_unfit
-from engine.presence import Presence
+from engine.preflight import Preflight
 from engine.processes.census import own_run
 from engine.processes.signalling import seems_alive
 from engine.reaper import Reaper
 from engine.retention import Retention
 from engine.shield import shielded
+from engine.staffing import Staffing
 from engine.store.lookout import Lookout
 from engine.store.queries import Queries
 from engine.store.reader import Reader
@@ -57,9 +51,7 @@ if TYPE_CHECKING:
     from engine.care.health import HealthWatch
     from engine.commands import Command, OnStep, Receipt
     from engine.issues import IssueFeed
-    from engine.model import Needed, TaskDef
-    from engine.orders.on_agents import AgentOrders
-    from engine.orders.on_services import ServiceOrders
+    from engine.model import Needed
     from engine.services.keeper import Keeper
     from engine.store.writer import Committed
     from engine.views import AttentionRow, Health, ProcessRow, Usage
@@ -69,7 +61,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SETTLED_PAUSE = 0.02
-_STAFFING_PAUSE = 0.5
 
 
 def _budget(config: Config) -> Budget:
@@ -120,15 +111,19 @@ class Engine:
             deep=deep,
         )
         self._cleaned: list[str] = []
-        self._executors = dict(builtin_executors())
-        self._all_executors = False
-        self._looked_ahead: set[str] = set()
+        self._preflight = Preflight(
+            store=self._store,
+            lookout=self._lookout,
+            layout=self.layout,
+            project=self.project,
+            config=self.config,
+        )
         self._issues: IssueFeed | None = None
         self._host = Host(
             store=self._store,
             lookout=self._lookout,
             feed=self.feed,
-            executors=self._executors,
+            executors=self._preflight.executors,
             layout=self.layout,
             project=self.project,
             config=self.config,
@@ -160,16 +155,35 @@ class Engine:
             clock=self.clock,
         )
         self._keeper: Keeper | None = None
-        self._keeps_services = keeps_services
         self._own_log = OwnLog(self.layout.own_log, self.clock)
-        self._control = self._make_control()
+        self._control = Control(
+            store=self._store,
+            queries=self.queries,
+            lookout=self._lookout,
+            feed=self.feed,
+            host=self._host,
+            reaper=self._reaper,
+            layout=self.layout,
+            project=self.project,
+            config=self.config,
+            clock=self.clock,
+            start=self.start_worker,
+            would_start=self._would_start_workers,
+            find_unfit=self._preflight.find_unfit,
+            read_budget=self._read_budget,
+            keeper=lambda: self.keeper,
+            keeps_services=keeps_services,
+        )
         self._meter = Meter(self.layout, self._lookout, self.clock)
         self._attention: Attention | None = None
         self._health: HealthWatch | None = None
         self._reaping = False
-        self._staffing: asyncio.Task[None] | None = None
-        self.workers_wait = False
-        """Whether workers are to start here once all services are ready."""
+        self._staffing = Staffing(
+            agents=self._lookout.agents,
+            start=self.start_worker,
+            changes=self.changes,
+            services_ready=self._services_ready,
+        )
         self._stack = AsyncExitStack()
 
     @property
@@ -188,73 +202,13 @@ class Engine:
                 layout=self.layout,
                 project=self.project,
                 clock=self.clock,
+                watch=self._begin_watching,
             )
         return self._keeper
 
     async def _close_keeper(self) -> None:
         if self._keeper is not None:
             await self._keeper.close()
-
-    def _make_control(self) -> Control:
-        tasks = TaskOrders(
-            store=self._store,
-            queries=self.queries,
-            lookout=self._lookout,
-            feed=self.feed,
-            reaper=self._reaper,
-            layout=self.layout,
-            config=self.config,
-        )
-        workers = WorkerOrders(
-            store=self._store,
-            lookout=self._lookout,
-            feed=self.feed,
-            presence=Presence(self.layout, self.clock),
-            tasks=tasks,
-            config=self.config,
-            start=self.start_worker,
-            would_start=self._would_start_workers,
-        )
-        resetter = Resetter(
-            store=self._store,
-            feed=self.feed,
-            workers=workers,
-            host=self._host,
-            reaper=self._reaper,
-            layout=self.layout,
-            clock=self.clock,
-            start=self.start_worker,
-            find_unfit=self._find_unfit,
-        )
-        return Control(
-            store=self._store,
-            queries=self.queries,
-            tasks=tasks,
-            workers=workers,
-            services=self._service_orders,
-            agents=self._agent_orders,
-            resetter=resetter,
-            project=self.project,
-            find_unfit=self._find_unfit,
-            read_budget=self._read_budget,
-        )
-
-    def _service_orders(self) -> ServiceOrders:
-        from engine.orders.on_services import ServiceOrders  # noqa: PLC0415 - most ask for none
-
-        return ServiceOrders(
-            services=self.config.services,
-            keeper=self.keeper,
-            store=self._store,
-            queries=self.queries,
-            feed=self.feed,
-            may_keep=self._keeps_services,
-        )
-
-    def _agent_orders(self) -> AgentOrders:
-        from engine.orders.on_agents import AgentOrders  # noqa: PLC0415 - likewise
-
-        return AgentOrders(store=self._store, lookout=self._lookout, config=self.config)
 
     async def _read_budget(self) -> Budget:
         """Return the budget that the settings name by now. Raises as load_config does."""
@@ -289,7 +243,7 @@ class Engine:
             stack.push_async_callback(self._retention.close)
             stack.push_async_callback(self._reaper.close)
             stack.push_async_callback(self._host.close)
-            stack.push_async_callback(self._end_staffing)
+            stack.push_async_callback(self._staffing.close)
             self._stack = stack.pop_all()
         return self
 
@@ -350,7 +304,7 @@ class Engine:
         `own_process`: this process is there for this worker alone, and is ended with it if need be.
         """
         self._refuse_workers()
-        await self._find_executors()
+        await self._preflight.find_executors()
         if not self._reaping:
             from engine.care.repair import tidy  # noqa: PLC0415 - likewise
 
@@ -359,21 +313,17 @@ class Engine:
             await self._store.set_budget(_budget(self.config))
             await self._reaper.open()
             self._retention.open()
-            await self._store.begin_watching()
-            self._watch.open()
+            await self._begin_watching()
             self._open_issues()
-        await self._block_unfit(agent)
+        await self._preflight.block_unfit(agent)
         worker = await self._host.start(
             agent, worker_id, until_idle=until_idle, own_process=own_process
         )
         return worker.id
 
-    async def _find_executors(self) -> None:
-        """Add the executors of other packages, before somebody asks what there is."""
-        if not self._all_executors:
-            found = await asyncio.to_thread(third_party, builtin_executors().keys())
-            self._executors.update(found)
-            self._all_executors = True
+    async def _begin_watching(self) -> None:
+        await self._store.begin_watching()
+        self._watch.open()
 
     def _open_issues(self) -> None:
         """Ask GitHub for issues, if the settings say so and nobody does yet."""
@@ -387,27 +337,10 @@ class Engine:
             lookout=self._lookout,
             layout=self.layout,
             cancel=lambda task_id: self.execute(Cancel((task_id,))),
-            find_unfit=self._find_unfit,
+            find_unfit=self._preflight.find_unfit,
         )
         self._issues.open()
         self._stack.push_async_callback(self._issues.close)
-
-    async def _find_unfit(self, tasks: Iterable[TaskDef]) -> Mapping[str, str]:
-        tasks = list(tasks)
-        if not all(task.payload["kind"] in self._executors for task in tasks):
-            await self._find_executors()
-        site = Site(self.layout, self.project, self.config)
-        return await find_unfit(tasks, self._executors, site)
-
-    async def _block_unfit(self, agent: str) -> None:
-        """Block what no run of an agent could get past, before its first worker here claims it."""
-        if agent in self._looked_ahead:
-            return
-        self._looked_ahead.add(agent)
-        kinds = [kind for kind, executor in self._executors.items() if checker_of(executor)]
-        unfit = await self._find_unfit(await self._lookout.ready_of(agent, kinds))
-        for why in sorted(set((await self._store.block(unfit)).values()) if unfit else ()):
-            log.warning("%s: %s", agent, why)
 
     async def _would_start_workers(self, agent: str, count: int) -> list[str]:
         """Return the ids that `count` more workers would get. Raises as start_worker does."""
@@ -431,34 +364,7 @@ class Engine:
         Agents that come later, with a reseed, get theirs too, until the workers are stopped. With
         `after_services` none starts before all services are ready; this does not wait for them.
         """
-        served: set[str] = set()
-        self.workers_wait = after_services
-        if not after_services:
-            await self._staff(served, per_agent)
-        if self._staffing is None:
-            self._staffing = asyncio.create_task(
-                self._keep_staffed(served, per_agent), name="staffing"
-            )
-
-    async def _staff(self, served: set[str], per_agent: int) -> None:
-        for agent in await self._lookout.agents():
-            if agent not in served:
-                served.add(agent)
-                for _ in range(per_agent):
-                    await self.start_worker(agent)
-
-    async def _keep_staffed(self, served: set[str], per_agent: int) -> None:
-        async for _ in self.changes():
-            try:
-                self.workers_wait = self.workers_wait and not await self._services_ready()
-                if not self.workers_wait:
-                    await self._staff(served, per_agent)
-            except AgentmuxError as error:
-                log.warning("no worker for a new agent: %s", error)
-            except Exception:
-                # Whatever it is, agents that come later must get their workers all the same.
-                log.exception("staffing")
-            await asyncio.sleep(_STAFFING_PAUSE)
+        await self._staffing.open(per_agent, after_services=after_services)
 
     async def _services_ready(self) -> bool:
         states = self.keeper.states()
@@ -467,12 +373,10 @@ class Engine:
         ready = {name for name, state in states.items() if state is ServiceState.READY}
         return ready >= self.config.services.keys()
 
-    async def _end_staffing(self) -> None:
-        if self._staffing is not None:
-            staffing, self._staffing = self._staffing, None
-            self.workers_wait = False
-            staffing.cancel()
-            await asyncio.gather(staffing, return_exceptions=True)
+    @property
+    def workers_wait(self) -> bool:
+        """Whether workers are to start here once all services are ready."""
+        return self._staffing.waits
 
     async def wait_workers(self) -> None:
         """Wait until all workers of this process have ended."""
@@ -480,7 +384,7 @@ class Engine:
 
     async def stop_workers(self, *, drain: bool = False) -> None:
         """Stop the workers of this process and wait: tasks released, or finished with `drain`."""
-        await self._end_staffing()
+        await self._staffing.close()
         await self._host.stop(drain=drain)
 
     async def attention(self) -> list[AttentionRow]:
@@ -523,7 +427,7 @@ class Engine:
         alert = await self.queries.alert(number)
         if alert is None or alert.body is None:
             return ""
-        path = self.layout.state / alert.body
+        path = self.layout.alert_file(alert.body)
         try:
             text = await asyncio.to_thread(read_regular, path)
         except OSError as error:

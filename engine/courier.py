@@ -11,17 +11,17 @@ import asyncio
 import json
 import logging
 import os
-import urllib.error
 import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from engine.clock import to_iso
-from engine.files import private, read_regular
+from engine.files import append_regular, read_regular
 from engine.model import AlertKind, NewAlert, to_json
 from engine.processes.calling import call
 from engine.secrets import fill, redact
 from engine.text import clean_text
+from engine.web import NoAnswer, ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,7 +130,7 @@ class Courier:
             await asyncio.to_thread(self._append, config.mailbox, alert)
         elif target == "webhook" and config.webhook is not None:
             message = await asyncio.to_thread(self._message, alert)
-            await asyncio.to_thread(_post, config.webhook, message)
+            await _post(config.webhook, message)
         elif target == "command" and config.command is not None:
             message = await asyncio.to_thread(self._message, alert)
             await self._run(config.command, message)
@@ -139,14 +139,13 @@ class Courier:
         """Append a line, as one write: others may append to the same file."""
         path = self._project / os.path.expanduser(mailbox.file)  # noqa: PTH111 - `~name`, too
         try:
-            with open(path, "ab", buffering=0, opener=private) as file:
-                file.write(f"{self.line(mailbox.to, alert)}\n".encode())
+            append_regular(path, f"{self.line(mailbox.to, alert)}\n".encode())
         except OSError as error:
             raise _Refused(f"{path}: {error.strerror}") from error
 
     def line(self, to: str, alert: AlertRow) -> str:
         """Return an alert as a line of a mailbox."""
-        body = f" (body: {self._layout.state / alert.body})" if alert.body else ""
+        body = f" (body: {self._layout.alert_file(alert.body)})" if alert.body else ""
         sender = _SENDERS.get(alert.kind, "alerts")
         return clean_text(f"[{to_iso(alert.ts)}] system:{sender} -> {to}: {alert.summary}{body}")
 
@@ -157,14 +156,19 @@ class Courier:
         body = ""
         if alert.body is not None:
             with suppress(OSError):
-                body = read_regular(self._layout.state / alert.body)[:_LONGEST_BODY]
+                body = read_regular(self._layout.alert_file(alert.body))[:_LONGEST_BODY]
         told |= {"text": alert.summary, "body": body, "project": str(self._project)}
         return json.dumps(told).encode()
 
     async def _run(self, command: tuple[str, ...], message: bytes) -> None:
         try:
             called = await call(
-                command, cwd=self._project, env=os.environ, seconds=_TIMEOUT, given=message
+                command,
+                cwd=self._project,
+                env=os.environ,
+                seconds=_TIMEOUT,
+                given=message,
+                wants_output=False,
             )
         except TimeoutError as error:
             raise _Refused(f"{command[0]} took longer than {_TIMEOUT:g} s") from error
@@ -176,15 +180,8 @@ class Courier:
             raise _Refused(f"{command[0]} ended with {called.code}{why}")
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows nothing: a header with a token must not go where nobody has named."""
-
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
-        return None
-
-
-def _post(webhook: Webhook, message: bytes) -> None:
-    """Post JSON; blocks. Raises _Refused for whatever is no success."""
+async def _post(webhook: Webhook, message: bytes) -> None:
+    """Post JSON. Raises _Refused for whatever is no success."""
     headers: Mapping[str, str] = {
         "Content-Type": "application/json",
         "User-Agent": "agentmux",
@@ -192,17 +189,15 @@ def _post(webhook: Webhook, message: bytes) -> None:
     }
     try:
         url, *values = (fill(text, os.environ) for text in (webhook.url, *headers.values()))
+        filled = dict(zip(headers, values, strict=True))
+        request = urllib.request.Request(url, data=message, headers=filled, method="POST")  # noqa: S310 - the settings take http and https alone
     except KeyError as error:
         raise _Refused(f"the variable {error.args[0]} is not set") from error
-    request = urllib.request.Request(  # noqa: S310 - the settings take http and https alone
-        url, data=message, headers=dict(zip(headers, values, strict=True)), method="POST"
-    )
-    opener = urllib.request.build_opener(_NoRedirect)
+    except ValueError as error:
+        raise _Refused(f"the webhook has no such URL: {error}") from error
     try:
-        with opener.open(request, timeout=_TIMEOUT) as answer:
-            answer.read(1)
-    except urllib.error.HTTPError as error:
-        raise _Refused(f"the webhook answered {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise _Refused(f"the webhook did not answer: {reason}") from error
+        answer = await ask(request, seconds=_TIMEOUT)
+    except NoAnswer as error:
+        raise _Refused(f"the webhook did not answer: {error}") from error
+    if not 200 <= answer.status < 300:
+        raise _Refused(f"the webhook answered {answer.status} {answer.reason}")

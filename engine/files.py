@@ -211,6 +211,10 @@ class Layout(Struct, frozen=True):
         """Return the file in which an alert tells more; not made yet."""
         return self.alerts / f"{stamp}-{plain_name(subject)}.md"
 
+    def alert_file(self, body: str) -> Path:
+        """Return the file that an alert names as its body: one of alerts, whatever it names."""
+        return self.alerts / body.rpartition("/")[2]
+
     def alert_draft(self, source: str) -> Path:
         """Return the file with what was found in a log and not told of yet."""
         return self.alerts / f"{plain_name(source)}.draft"
@@ -262,6 +266,24 @@ def open_regular(path: Path, *, linked: bool = False) -> BinaryIO:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise _not_regular(path)
+
+
+def append_regular(path: Path, data: bytes) -> None:
+    """Append to a file, made 0600, as one write: others may append to it. No pipe, no device.
+
+    Raises:
+        OSError: as the file system has it, or it "is no regular file"; a part may be written.
+
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = private(str(path), flags)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise _not_regular(path)
+        if os.write(handle, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(handle)
 
 
 def read_regular(path: Path) -> str:

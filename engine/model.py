@@ -343,19 +343,23 @@ def camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+
 def to_json(value: Any) -> Any:
     """Turn structs, enums, times and sets into plain JSON values with camelCase keys.
 
     Keys of plain mappings (payloads, results) are the user's and stay as they are.
     """
+    if type(value) in _PLAIN:  # most are; the questions below cost several times as much
+        return value
     if isinstance(value, Struct):
         return {camel(name): to_json(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, datetime):
         return to_iso(value)
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(to_json(item) for item in value)
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [to_json(item) for item in value]
+        return items if isinstance(value, list | tuple) else sorted(items)
     return value

@@ -22,6 +22,7 @@ from engine.text import age, clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from engine.clock import Clock
     from engine.config import Config
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _EVERY = 5.0
 _STRANGERS_EVERY = 30.0
 """Seconds between two looks at all processes for agents that nobody has told of."""
+_GAP = timedelta(minutes=1)
+"""Between two looks so long, and somebody slept: this process, or the whole machine."""
 _SILENCE = 20
 """Beats that one may miss who has neither a process nor a window: `stale_after` times so many."""
 
@@ -65,6 +68,8 @@ class RegistryWatch:
         programs = {Path(one.command[0]).name for one in config.agents.values() if one.command}
         self._programs = frozenset(programs | set(KNOWN))
         self._clock = clock
+        self._last: datetime | None = None
+        self._patient_until: datetime | None = None
         self._told: set[ProcessId] = set()
         self._strangers_at = 0.0
 
@@ -89,6 +94,12 @@ class RegistryWatch:
         seen = await windows() if any(agent.tmux for agent in agents) else []
         beats = await self._lookout.beats_of_externals()
         now = self._clock.now()
+        # After a gap in the clock silence proves nothing: each gets the time to beat again.
+        if self._last is not None and abs(now - self._last) > _GAP:
+            self._patient_until = now + self._silence
+        self._last = now
+        if self._patient_until is not None and now < self._patient_until <= now + self._silence:
+            beats = {}
         whys = {
             agent.id: why
             for agent in agents
@@ -102,7 +113,7 @@ class RegistryWatch:
         """Return why an agent is taken for gone; empty if it is not."""
         if agent.process is not None and not seems_alive(agent.process):
             return f"its process {agent.process.pid} is gone"
-        if agent.tmux is not None and find_window(agent.tmux, seen) is None:
+        if agent.tmux is not None and not find_windows(agent.tmux, seen):
             return f"its window {agent.tmux} is gone"
         if agent.process is None and agent.tmux is None and silent > self._silence:
             return f"it was silent for {age(silent.total_seconds())}"
@@ -131,13 +142,18 @@ def _unregistered(stranger: Stranger) -> NewAlert:
     )
 
 
-def find_window(name: str, seen: Iterable[Window]) -> Window | None:
-    """Return the window that `session:window` names, the window by its name or its index."""
+def find_windows(name: str, seen: Iterable[Window]) -> list[Window]:
+    """Return the windows that `session:window` names, the window by its index, else by its name.
+
+    Without a window that are all of the session; none: there is no such window.
+    """
     session, _, window = name.partition(":")
-    for one in seen:
-        if one.session == session and (not window or window in {one.name, str(one.index)}):
-            return one
-    return None
+    listed = [one for one in seen if one.session == session]
+    if not window:
+        return listed
+    # As tmux has it: a window called 2 must not stand for the second one.
+    by_index = [one for one in listed if str(one.index) == window]
+    return by_index or [one for one in listed if one.name == window]
 
 
 def find_strangers(programs: Iterable[str], project: Path) -> list[Stranger]:

@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from engine.model import camel, to_json
+from engine.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from engine.commands import Receipt
     from engine.model import Event
-    from engine.views import TaskDetail, WorkerRow
+    from engine.views import AlertRow, TaskDetail, WorkerRow
 
 
 def as_json(value: Any) -> str:
@@ -41,6 +42,11 @@ def detail_json(detail: TaskDetail, branches: Mapping[str, str]) -> dict[str, An
         run["branch"] = branches.get(run["id"])
     value["events"] = [event_json(event) for event in detail.events]
     return value
+
+
+def alert_json(alert: AlertRow, text: str) -> dict[str, Any]:
+    """Return an alert, and in `text` all that it tells (see Engine.alert_text)."""
+    return {**to_json(alert), "text": text or clean_text(alert.summary)}
 
 
 def worker_json(worker: WorkerRow, now: datetime, stale_after: float) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Who watches: one process of a state folder reads logs and hands alerts on, whoever has the lock.
 
-Any process that holds workers does, or waits for its turn: when the one that watches ends, or is
-killed, the next one goes on where it was.
+Any process that holds workers or keeps services does, or waits for its turn: when the one that
+watches ends, or is killed, the next one goes on where it was.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin."""
+        """Begin, unless it has begun already."""
+        if self._task is not None:
+            return
         # Short commands never watch, and start without all this.
         from engine.courier import Courier  # noqa: PLC0415
         from engine.logwatch.watcher import LogWatcher  # noqa: PLC0415

@@ -212,7 +212,10 @@ async def _show(plan: Plan) -> int:
         if plan.workers:
             await engine.start_workers(plan.workers, after_services=plan.up)
         if plan.serve is not None:
-            fitting.preferences.notices.append(await _serve(engine, plan.serve))
+            try:
+                fitting.news.append(await _serve(engine, plan.serve))
+            except AgentmuxError as error:
+                fitting.preferences.notices.append(f"not served: {error}")
 
     try:
         fitting = await asyncio.to_thread(read_fitting, plan.project, plan.state_dir)
@@ -234,16 +237,18 @@ async def _show(plan: Plan) -> int:
 
 
 async def _serve(engine: Engine, other: Mapping[str, int]) -> str:
-    """Serve the HTTP API for as long as the engine is open; say where, or why not."""
+    """Serve the HTTP API for as long as the engine is open; say where.
+
+    Raises:
+        AgentmuxError: why it cannot be served.
+
+    """
     from msgspec.structs import replace  # noqa: PLC0415
 
     from engine.api import load_serving  # noqa: PLC0415
 
-    try:
-        serving = await asyncio.to_thread(load_serving)
-        api = await engine.attach(serving.served(engine, replace(engine.config.api, **other)))
-    except AgentmuxError as error:
-        return f"not served: {error}"
+    serving = await asyncio.to_thread(load_serving)
+    api = await engine.attach(serving.served(engine, replace(engine.config.api, **other)))
     return f"served at {api.url}; the token is in {api.token}"
 
 

@@ -110,6 +110,8 @@ class Dashboard(Commanding):
             self.exit(return_code=1)
         for notice in self._engine.notices:
             self.say(notice, severity="warning")
+        for words in self.news:
+            self.say(words)
         self.ring(changed=True, urgent=True)
 
     # -- refreshing ------------------------------------------------------------------------

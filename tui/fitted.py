@@ -38,11 +38,15 @@ T = TypeVar("T")
 
 
 class Fitting(Struct, frozen=True):
-    """What an app is fitted with: the operator's settings and keys, the user's choices."""
+    """What an app is fitted with: the operator's settings and keys, the user's choices.
+
+    `news` is told once the engine is open.
+    """
 
     settings: ScreenConfig = field(default_factory=ScreenConfig)
     keymap: Keymap = field(default_factory=Keymap)
     preferences: Preferences = field(default_factory=Preferences)
+    news: list[str] = field(default_factory=list)
 
 
 def read_fitting(project: Path, state_dir: Path) -> Fitting:
@@ -81,6 +85,7 @@ class FittedApp(InOrderApp[T]):
         self.settings = fitting.settings
         self.keymap = fitting.keymap
         self.preferences = fitting.preferences
+        self.news = fitting.news
         self.set_keymap(self.keymap.overrides())
         terminal = os.environ.get("TERM", "")
         self._ascii = wants_ascii(self.settings.ascii, locale.getencoding(), terminal)

@@ -4,6 +4,10 @@ It may go away: an SSH connection that drops, a window that is closed. Textual w
 that dies of the first failed write, and then waits for that thread for ever. Here such output is
 thrown away instead, so that the engine around the app still gets to stop and release what runs.
 
+It may not be read: ctrl+s, a frozen SSH connection. Textual waits then, and with it all that
+shares its event loop: heartbeats, leases. Here nothing waits: what nobody reads is left out, and
+all of the screen is painted anew once somebody does.
+
 It has a title bar, which is seen where the screen is not. Knows nothing of what stands in it.
 """
 
@@ -20,12 +24,17 @@ from engine.text import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from queue import Queue
 
     from textual.driver import Driver
 
 _PUSH, _POP = "\x1b[22;0t", "\x1b[23;0t"
 """Put the title aside, and bring it back (xterm's window operations)."""
 _LONGEST_TITLE = 200
+_UNREAD = 30
+"""Writes that may wait for a terminal before more are left out."""
+_FAREWELL = 2.0
+"""Seconds at the end for what is still to be written."""
 
 
 class LastingOutput(io.TextIOWrapper):
@@ -71,6 +80,46 @@ def lasting_terminal() -> Iterator[None]:
         output.close()
 
 
+def _unwaiting(base: type[Driver]) -> type[Driver]:
+    """Return a driver class that leaves out what nobody reads."""
+
+    class Unwaiting(base):  # type: ignore[valid-type, misc]  # which one it is, the platform says
+        _waiting: Queue[str | None] | None = None
+        """What is still to be written, while some of it may be left out."""
+        _left_out = False
+
+        def start_application_mode(self) -> None:
+            super().start_application_mode()
+            writer = getattr(self, "_writer_thread", None)  # in the background there is none yet
+            if writer is not None:
+                self._waiting = writer._queue  # noqa: SLF001 - Textual offers no other way
+                writer._queue.maxsize = 0  # noqa: SLF001 - likewise
+
+        def stop_application_mode(self) -> None:
+            self._waiting = None
+            super().stop_application_mode()
+
+        def write(self, data: str) -> None:
+            unread = 0 if self._waiting is None else self._waiting.qsize()
+            if unread >= _UNREAD:
+                self._left_out = True
+                return
+            super().write(data)
+            if self._left_out and not unread:
+                self._left_out = False
+                self.send_message(self.SignalResume())
+
+        def close(self) -> None:
+            writer = getattr(self, "_writer_thread", None)
+            if writer is not None:
+                writer.write(None)
+                writer.join(_FAREWELL)
+            if writer is None or not writer.is_alive():  # else it ends with the process
+                super().close()
+
+    return Unwaiting
+
+
 class TitleBar:
     """The words in the terminal's title bar. What stood there before comes back at the end.
 
@@ -95,7 +144,7 @@ class TitleBar:
         """Return the driver class that this bar is written through."""
         bar = self
 
-        class Titled(base):  # type: ignore[valid-type, misc]  # which one it is, the platform says
+        class Titled(_unwaiting(base)):  # type: ignore[misc]  # which one it is, the platform says
             _reading: object = None
 
             def __init__(self, *arguments: Any, **options: Any) -> None:

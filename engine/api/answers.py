@@ -5,17 +5,20 @@ Every error is `{"code": …, "message": …}`, with one of the codes of DESIGN 
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from http import HTTPStatus
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from engine.errors import AgentmuxError, Code
+from engine.model import to_json
 from engine.shapes import as_json, receipt_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
     from starlette.types import Receive, Scope, Send
 
@@ -42,6 +45,10 @@ CODES: Mapping[int, Code] = {
     HTTPStatus.SERVICE_UNAVAILABLE: Code.IO_ERROR,
 }
 """The code of what HTTP alone refuses, by its status; else it is VALIDATION_ERROR."""
+
+
+_STRETCH = 0.005
+"""Seconds for which one list may have the event loop to itself."""
 
 
 class HTTPRefusal(Exception):  # noqa: N818 - it refuses; nothing went wrong
@@ -72,6 +79,26 @@ class Answer(JSONResponse):
     def render(self, content: Any) -> bytes:
         """Write it as the command line does."""
         return as_json(content).encode("ascii")
+
+
+async def listed(
+    rows: Iterable[Any], shape: Callable[[Any], Any] = to_json, *, total: int | None = None
+) -> Response:
+    """Return the answer with a list, within a window if `total` is told.
+
+    Rows are written one by one, and whoever waits for the event loop is let in between: leases
+    are renewed on it, and a thousand rows may have a megabyte each.
+    """
+    parts: list[str] = []
+    until = perf_counter() + _STRETCH
+    for row in rows:
+        parts.append(as_json(shape(row)))
+        if perf_counter() > until:
+            await asyncio.sleep(0)
+            until = perf_counter() + _STRETCH
+    items = f"[{', '.join(parts)}]"
+    body = items if total is None else f'{{"total": {total}, "items": {items}}}'
+    return Response(body.encode("ascii"), media_type=Answer.media_type)
 
 
 def refusal(

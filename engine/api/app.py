@@ -74,8 +74,13 @@ async def _on_refusal(_request: Request, error: Exception) -> Response:
 
 async def _on_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    said = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
-    return refusal(HTTPStatus.BAD_REQUEST, Code.VALIDATION_ERROR, said)
+    said: dict[str, str] = {}
+    for (
+        one
+    ) in error.errors():  # of what can be left out also that it is not None, which helps nobody
+        said.setdefault(one["loc"][1], one["msg"])
+    words = "; ".join(f"{name}: {what}" for name, what in said.items())
+    return refusal(HTTPStatus.BAD_REQUEST, Code.VALIDATION_ERROR, words)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

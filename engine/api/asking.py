@@ -6,6 +6,7 @@ is read: `?dryrun=true` must not cancel a task.
 Annotations are read by FastAPI here and in the modules of routes: they are no strings.
 """
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote
@@ -30,7 +31,8 @@ LARGEST = 2**53 - 1
 """The largest number that every reader of JSON takes as it is."""
 
 
-def _engine(request: Request) -> Engine:
+# FastAPI calls what is no coroutine in a thread: two switches, and the wait for one that is free.
+async def _engine(request: Request) -> Engine:
     engine: Engine = request.app.state.engine
     return engine
 
@@ -60,9 +62,11 @@ SomeState = Annotated[
 SomeAgent = Annotated[str | Nothing, Query(description="Only this agent's.")]
 SomeTask = Annotated[str | Nothing, Query(description="Only this task's.")]
 NAME = r"\.*[A-Za-z0-9_-][A-Za-z0-9._-]*"
-Segment = Annotated[str, Path(description="Percent-encoded."), BeforeValidator(unquote)]
+# What is no UTF-8 is refused: with a mark in its place it could be the id of another.
+_DECODED = BeforeValidator(partial(unquote, errors="strict"))
+Segment = Annotated[str, Path(description="Percent-encoded."), _DECODED]
 """A part of a path that may hold anything, a slash, too. See engine.api.door: none is decoded."""
-Name = Annotated[str, Path(pattern=f"^{NAME}$", max_length=64), BeforeValidator(unquote)]
+Name = Annotated[str, Path(pattern=f"^{NAME}$", max_length=64), _DECODED]
 AgentOrAll = Annotated[
     str,
     Query(pattern=rf"^(\*|{NAME})$", max_length=64, description="This agent's; `*`: of all."),

@@ -1,5 +1,7 @@
 """What every request must show before anything is done for it, in this order.
 
+- Its length is told in one way: where it is told in two, a proxy before us may have found another
+  end of it, and take what we read as the next request for a part of this one.
 - It calls us by a name that is ours (`Host`): a page that makes its own name lead to this machine
   (DNS rebinding) does not, and is refused with 421.
 - Its head is small, or 431.
@@ -11,11 +13,15 @@ HEAD is GET whose body is left out: the application need not know it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from engine.api.answers import HTTPRefusal, refusal
+from engine.errors import Code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +33,9 @@ MOST_HEAD = 16 * 1024
 """Bytes of a request before its body."""
 MOST_BODY = 64 * 1024
 """Bytes of a body."""
+TOO_LONG = f"URL and headers have more than {MOST_HEAD:,} bytes; send less"
+_CUT_SHORT = "the server ended meanwhile: look what became of it, and ask again"
+_HOST = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([^\[\]:]+?)\.?)(?::[0-9]*)?", re.IGNORECASE)
 
 
 class Door:
@@ -53,9 +62,22 @@ class Door:
         scope = {**scope, "path": scope["raw_path"].decode("ascii")}
         if scope["method"] == "HEAD":
             scope["method"], send = "GET", _without_body(send)
-        await self._app(scope, _replaying(body, receive), send)
+        try:
+            await self._app(scope, _replaying(body, receive), send)
+        except asyncio.CancelledError:  # the server ends
+            with contextlib.suppress(RuntimeError):  # unless the answer has begun
+                await refusal(HTTPStatus.SERVICE_UNAVAILABLE, Code.IO_ERROR, _CUT_SHORT)(
+                    scope, receive, send
+                )
+            raise
 
     def _check(self, scope: Scope) -> None:
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            raise HTTPRefusal(
+                HTTPStatus.BAD_REQUEST,
+                "send either Content-Length or Transfer-Encoding, not both",
+                headers={"Connection": "close"},
+            )
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         if len(hosts) != 1 or _name_of(hosts[0]) not in self._hosts:
             raise HTTPRefusal(
@@ -66,10 +88,7 @@ class Door:
         size = len(scope["raw_path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
         if size > MOST_HEAD:
-            raise HTTPRefusal(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-                f"URL and headers have more than {MOST_HEAD:,} bytes; send less",
-            )
+            raise HTTPRefusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TOO_LONG)
         shown = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(shown) != 1 or not self._is_token(shown[0]):
             raise HTTPRefusal(
@@ -86,12 +105,10 @@ class Door:
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
 
 
-def _name_of(host: bytes) -> str:
-    """Return the name of a Host header, without port and brackets."""
-    text = host.decode("latin-1").lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0].removesuffix(".")
+def _name_of(host: bytes) -> str | None:
+    """Return the name of a Host header, without port and brackets; None: it is not one."""
+    found = _HOST.fullmatch(host)
+    return None if found is None else (found[1] or found[2]).decode("latin-1").lower()
 
 
 def _too_large() -> HTTPRefusal:

@@ -7,8 +7,9 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
 
-from engine.api.answers import Answer, HTTPRefusal, Stream
+from engine.api.answers import HTTPRefusal, Stream, listed
 from engine.api.asking import Limit, Nothing, Opened, Seq
 from engine.api.shown import EVENTS, STREAM
 from engine.core import Engine
@@ -55,10 +56,10 @@ SomeSince = Annotated[Seq | Nothing, _SINCE]
 
 
 @routes.get("", responses=EVENTS)
-async def list_events(engine: Opened, since: Since = 0, limit: Limit = 100) -> Answer:
+async def list_events(engine: Opened, since: Since = 0, limit: Limit = 100) -> Response:
     """List events, oldest first; `since` the `seq` of the last one gives the next."""
     events = await engine.queries.events(after=since, limit=limit)
-    return Answer([event_json(event) for event in events])
+    return await listed(events, event_json)
 
 
 @routes.get("/stream", responses=STREAM, response_class=Stream)

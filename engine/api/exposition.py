@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from engine.views import AgentTotals, Health, Metrics
 
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-"""What `exposition` returns, for the header of a response."""
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""What `exposition` returns, for the header of a response: every Prometheus reads it."""
 
 _LEVELS = {status: level for level, status in enumerate(HealthStatus)}
 _COUNTERS = (

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from msgspec import Meta, Struct, field
+from starlette.responses import Response
 
-from engine.api.answers import Answer, not_found, told
+from engine.api.answers import Answer, listed, not_found, told
 from engine.api.asking import LARGEST, NAME, AgentOrAll, DryRun, Name, Opened, body_of, read_body
-from engine.api.shown import AGENTS, ALERTS, HOLDS, RECEIPT, SERVICES, WORKERS
+from engine.api.shown import AGENTS, ALERT, ALERTS, HOLDS, RECEIPT, SERVICES, WORKERS
 from engine.commands import (
     Acknowledge,
     BeatAgents,
@@ -20,10 +21,11 @@ from engine.commands import (
     UnregisterAgents,
 )
 from engine.errors import ValidationError
-from engine.model import ALL_AGENTS, External, to_json
+from engine.model import ALL_AGENTS, External
 from engine.orders.control import NO_ALERT
 from engine.processes.signalling import identify
-from engine.shapes import worker_json
+from engine.shapes import alert_json, worker_json
+from engine.views import AlertRow
 
 routes = APIRouter(prefix="/api/v1")
 
@@ -33,13 +35,23 @@ Every = Annotated[bool, Query(alias="all", description="Those that are over, too
 _Label = Annotated[str, Meta(pattern=f"^{NAME}$", max_length=64)]
 
 
-def _known_service(engine: Opened, service: Name) -> str:
+async def _known_service(engine: Opened, service: Name) -> str:
     if service not in engine.config.services:
         raise not_found(f"agentmux.yaml names no service {service!r}")
     return service
 
 
 Service = Annotated[str, Depends(_known_service)]
+
+
+async def _known_alert(engine: Opened, alert: Annotated[int, Path(ge=1, le=LARGEST)]) -> AlertRow:
+    found = await engine.queries.alert(alert)
+    if found is None:
+        raise not_found(f"alert {alert}: {NO_ALERT}")
+    return found
+
+
+Alert = Annotated[AlertRow, Depends(_known_alert)]
 
 
 class Registration(Struct, forbid_unknown_fields=True):
@@ -53,17 +65,20 @@ class Registration(Struct, forbid_unknown_fields=True):
 
 
 @routes.get("/workers", responses=WORKERS, tags=["workers"])
-async def list_workers(engine: Opened, every: Every = False) -> Answer:
+async def list_workers(engine: Opened, every: Every = False) -> Response:
     """List the workers whose processes live, or all that are known."""
     now, stale_after = engine.clock.now(), engine.config.stale_after
     workers = await engine.queries.workers()
-    return Answer([worker_json(one, now, stale_after) for one in workers if every or one.alive])
+    return await listed(
+        (one for one in workers if every or one.alive),
+        lambda one: worker_json(one, now, stale_after),
+    )
 
 
 @routes.get("/agents", responses=AGENTS, tags=["agents"])
-async def list_agents(engine: Opened) -> Answer:
+async def list_agents(engine: Opened) -> Response:
     """List the registered agents: those that somebody else has started."""
-    return Answer(to_json(await engine.queries.externals()))
+    return await listed(await engine.queries.externals())
 
 
 @routes.post("/agents", responses=RECEIPT, tags=["agents"], openapi_extra=body_of(Registration))
@@ -95,9 +110,9 @@ async def unregister_agent(
 
 
 @routes.get("/services", responses=SERVICES, tags=["services"])
-async def list_services(engine: Opened) -> Answer:
+async def list_services(engine: Opened) -> Response:
     """List the services that a process has begun to keep."""
-    return Answer(to_json(await engine.queries.services()))
+    return await listed(await engine.queries.services())
 
 
 @routes.post("/services/{service}/start", responses=RECEIPT, tags=["services"])
@@ -119,27 +134,27 @@ async def restart_service(engine: Opened, service: Service, dry_run: DryRun = Fa
 
 
 @routes.get("/alerts", responses=ALERTS, tags=["alerts"])
-async def list_alerts(engine: Opened, every: Every = False) -> Answer:
+async def list_alerts(engine: Opened, every: Every = False) -> Response:
     """List the newest 1,000 alerts that nobody has acknowledged, or of all; oldest first."""
-    return Answer(to_json(await engine.queries.alerts(_MOST_ALERTS, every=every)))
+    return await listed(await engine.queries.alerts(_MOST_ALERTS, every=every))
 
 
-@routes.post("/alerts/{number}/ack", responses=RECEIPT, tags=["alerts"])
-async def acknowledge_alert(
-    engine: Opened,
-    number: Annotated[int, Path(ge=1, le=LARGEST)],
-    dry_run: DryRun = False,
-) -> Answer:
+@routes.get("/alerts/{alert}", responses=ALERT, tags=["alerts"])
+async def show_alert(engine: Opened, alert: Alert) -> Answer:
+    """Show all that an alert tells: the lines that were found are in `text`."""
+    return Answer(alert_json(alert, await engine.alert_text(alert.id)))
+
+
+@routes.post("/alerts/{alert}/ack", responses=RECEIPT, tags=["alerts"])
+async def acknowledge_alert(engine: Opened, alert: Alert, dry_run: DryRun = False) -> Answer:
     """Say that somebody has seen to an alert."""
-    if await engine.queries.alert(number) is None:
-        raise not_found(f"alert {number}: {NO_ALERT}")
-    return told(await engine.execute(Acknowledge((number,)), dry_run=dry_run))
+    return told(await engine.execute(Acknowledge((alert.id,)), dry_run=dry_run))
 
 
 @routes.get("/holds", responses=HOLDS, tags=["claims"])
-async def list_holds(engine: Opened) -> Answer:
+async def list_holds(engine: Opened) -> Response:
     """List the claims that are held."""
-    return Answer(to_json(await engine.queries.holds()))
+    return await listed(await engine.queries.holds())
 
 
 @routes.post("/hold", responses=RECEIPT, tags=["claims"])

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse
 
 from engine.api.answers import Answer
 from engine.api.asking import Opened
-from engine.api.exposition import exposition
+from engine.api.exposition import CONTENT_TYPE, exposition
 from engine.api.shown import HEALTH, METRICS, QUEUE
 from engine.care.health import take_health
 from engine.model import to_json
@@ -37,4 +37,4 @@ async def queue_health(engine: Opened) -> Answer:
 async def metrics(engine: Opened) -> PlainTextResponse:
     """Tell what is counted, in the text format of Prometheus."""
     text = exposition(await engine.queries.metrics(), await engine.health())
-    return PlainTextResponse(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return PlainTextResponse(text, media_type=CONTENT_TYPE)

@@ -9,14 +9,14 @@ from http import HTTPStatus
 from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Header
+from starlette.responses import Response
 
-from engine.api.answers import Answer, HTTPRefusal, Stream, not_found
+from engine.api.answers import HTTPRefusal, Stream, listed, not_found
 from engine.api.asking import Limit, Nothing, Offset, Opened, Segment, SomeTask, Words
 from engine.api.shown import LOG, RUNS
 from engine.errors import Code, StorageError
 from engine.files import open_regular
 from engine.filters import RUN, RUN_FIELDS, TASK, Filter, Term, parse_filter
-from engine.model import to_json
 
 routes = APIRouter(prefix="/api/v1/runs", tags=["runs"])
 
@@ -46,21 +46,21 @@ async def list_runs(
     q: Words = "",
     limit: Limit = 100,
     offset: Offset = 0,
-) -> Answer:
+) -> Response:
     """List runs, newest first; `total` counts all that the filter finds."""
     terms = parse_filter(q, RUN_FIELDS, now=engine.clock.now()).terms
     if task is not None:
         terms += (Term(TASK, task),)
     where = Filter(terms)
     runs = await engine.queries.runs(where=where, limit=limit, offset=offset)
-    return Answer({"total": await engine.queries.count_runs(where), "items": to_json(runs)})
+    return await listed(runs, total=await engine.queries.count_runs(where))
 
 
-@routes.get("/{run}/logs/{kept}", responses=LOG, response_class=Stream)
+@routes.get("/{run}/logs/{kind}", responses=LOG, response_class=Stream)
 async def read_log(
     engine: Opened,
     run: Segment,
-    kept: Kept,
+    kind: Kept,
     wanted: Annotated[
         str | Nothing,
         Header(alias="Range", description="`bytes=0-999`, or `bytes=-500`."),
@@ -70,13 +70,13 @@ async def read_log(
     found = await engine.queries.runs(where=Filter((Term(RUN, run),)), limit=1)
     if not found:
         raise not_found(f"no run {run!r}; GET /api/v1/runs lists them all", Code.TASK_NOT_FOUND)
-    path = engine.layout.run_folder(found[0].task_id, found[0].id) / _FILES[kept]
+    path = engine.layout.run_folder(found[0].task_id, found[0].id) / _FILES[kind]
     try:
         file = await asyncio.to_thread(open_regular, path)
     except FileNotFoundError as error:
-        raise not_found(f"run {run!r} has left no {kept}", Code.TASK_NOT_FOUND) from error
+        raise not_found(f"run {run!r} has left no {kind}", Code.TASK_NOT_FOUND) from error
     except OSError as error:
-        raise StorageError(f"{kept} of run {run}: {error.strerror}") from error
+        raise StorageError(f"{kind} of run {run}: {error.strerror}") from error
     # What is written from now on belongs to the next answer.
     size = os.fstat(file.fileno()).st_size
     try:
@@ -88,7 +88,7 @@ async def read_log(
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(end - first),
-        "Content-Disposition": f'attachment; filename="{_FILES[kept]}"',
+        "Content-Disposition": f'attachment; filename="{_FILES[kind]}"',
     }
     if span is not None:
         headers["Content-Range"] = f"bytes {first}-{end - 1}/{size}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import socket
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from msgspec import Struct
 from engine.api.app import make_app
 from engine.api.door import LOOPBACK, MOST_HEAD, Door
 from engine.api.token import read_token
-from engine.api.wire import Wire
+from engine.api.wire import MOST_CONNECTIONS, Wire
 from engine.errors import StorageError, ValidationError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _GRACE = 2
 """Seconds that requests get to end once the server is to."""
 _TICK = 1.0
+_LOOK = 0.1
 _HEADERS = [
     ("x-content-type-options", "nosniff"),
     ("cache-control", "no-store"),
@@ -99,6 +101,8 @@ async def served(engine: Engine, settings: ApiConfig) -> AsyncIterator[Served]:
                 headers=_HEADERS,
                 h11_max_incomplete_event_size=MOST_HEAD,
                 timeout_graceful_shutdown=_GRACE,
+                # So many are accepted before any of them can be refused: each is an open file.
+                backlog=MOST_CONNECTIONS,
             )
         )
         serving = asyncio.create_task(server.serve([listening]), name="serving")
@@ -117,9 +121,11 @@ def _listen(settings: ApiConfig) -> socket.socket:
     try:
         listening = socket.create_server((settings.host, settings.port), family=family)
     except OSError as error:
+        why = str(error.strerror).partition(" (while")[0]
+        is_taken = error.errno == errno.EADDRINUSE
+        advice = "another port, or end what has it" if is_taken else "another address or port"
         raise StorageError(
-            f"cannot listen on {_in_url(settings.host)}:{settings.port}: {error.strerror}; choose "
-            "another port, or end what has it"
+            f"cannot listen on {_in_url(settings.host)}:{settings.port}: {why}; choose {advice}"
         ) from error
     if not ipaddress.ip_address(listening.getsockname()[0]).is_loopback and not settings.hosts:
         listening.close()
@@ -136,7 +142,12 @@ def _in_url(address: str) -> str:
 
 async def _end(server: _Server) -> None:
     """End what has outlasted the grace: who reads nothing, or is waiting for a tree to end."""
-    if left := list(server.server_state.tasks):
-        await asyncio.wait(left)
-    for connection in list(server.server_state.connections):
+    state = server.server_state
+    while state.tasks:
+        # What still wants to say something to somebody who reads nothing would wait for that.
+        for connection in list(state.connections):
+            if isinstance(connection, Wire) and connection.flow.write_paused:
+                connection.transport.abort()
+        await asyncio.wait(state.tasks, timeout=_LOOK)
+    for connection in list(state.connections):
         connection.transport.abort()

@@ -76,6 +76,9 @@ WORKERS = _all(SCHEMAS.named(WorkerRow, "Worker", activity=str))
 AGENTS = _all(ExternalRow)
 SERVICES = _all(ServiceRow)
 ALERTS = _all(AlertRow)
+ALERT: Responses = {
+    200: _json(SCHEMAS.of(SCHEMAS.named(AlertRow, "AlertDetail", text=str)), "All that it tells")
+}
 HOLDS = _all(HoldRow)
 EVENTS = _all("Event")
 QUEUE: Responses = {

@@ -4,8 +4,9 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.responses import Response
 
-from engine.api.answers import Answer, told
+from engine.api.answers import Answer, listed, told
 from engine.api.asking import (
     DryRun,
     Limit,
@@ -22,7 +23,6 @@ from engine.branches import branches_of
 from engine.commands import Cancel, Kill, Purge, Release, Retry
 from engine.errors import ValidationError
 from engine.filters import task_filter
-from engine.model import to_json
 from engine.shapes import detail_json
 from engine.views import IN_FILE, Order
 
@@ -37,7 +37,7 @@ async def list_tasks(
     q: Words = "",
     limit: Limit = 100,
     offset: Offset = 0,
-) -> Answer:
+) -> Response:
     """List tasks in the order of the DAG file, of READY ones first those that can be claimed.
 
     `total` counts all that the filter finds.
@@ -46,8 +46,7 @@ async def list_tasks(
     # Those of one state lie in this order in the index of their states: nothing is sorted.
     order = IN_FILE if state is None else Order()
     tasks = await engine.queries.tasks(where, limit=limit, offset=offset, order=order)
-    total = await engine.queries.count_tasks(where)
-    return Answer({"total": total, "items": to_json(tasks)})
+    return await listed(tasks, total=await engine.queries.count_tasks(where))
 
 
 @routes.get("/{task_id}", responses=TASK)

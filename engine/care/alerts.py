@@ -270,9 +270,14 @@ def _services(facts: Facts) -> Iterator[Alert]:
         says = f"service {name!r} is {state}" + (f": {service.message}" if service.message else "")
         level = Level.ERROR
         if kept and state in {ServiceState.UNHEALTHY, ServiceState.FAILED}:
-            advice = f"`agentmux services logs {name}` tells more, `restart {name}` tries again"
+            advice = (
+                f"`agentmux services logs {name}` tells more, `agentmux services restart {name}` "
+                "tries again"
+            )
         elif kept and state is ServiceState.RECOVERING:
             level, advice = Level.WARNING, f"`agentmux services logs {name}` tells each step"
+        elif kept and state is ServiceState.WAITING and service.restarts:
+            level, advice = Level.WARNING, f"`agentmux services logs {name}` tells more"
         elif not kept and state in UP:
             level, says = Level.WARNING, f"nobody keeps service {name!r}, which was {state}"
             advice = "`agentmux up` starts it again"

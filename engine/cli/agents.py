@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from engine.cli.render import Column, print_table, say, say_json_list
 from engine.cli.session import existing_engine
 from engine.cli.signals import interruptible
-from engine.cli.steering import print_receipt
+from engine.cli.steering import ordered, print_receipt
 from engine.clock import SystemClock
 from engine.commands import BeatAgents, RegisterAgent, UnregisterAgents
 from engine.errors import ValidationError
 from engine.model import External, to_json
 from engine.processes.signalling import identify
-from engine.text import age
+from engine.text import age, plural
 
 if TYPE_CHECKING:
     import argparse
@@ -65,9 +65,21 @@ async def beat(args: argparse.Namespace) -> int:
 
 @interruptible
 async def unregister(args: argparse.Namespace) -> int:
-    """`agents unregister`."""
+    """`agents unregister`; `--end` asks first."""
     command = UnregisterAgents(tuple(dict.fromkeys(args.agents)), end=args.end)
-    return await _order(args, command, dry_run=args.dry_run)
+
+    async def order() -> UnregisterAgents:
+        return command
+
+    async with existing_engine(args.state_dir, read_only=False) as engine:
+        return await ordered(
+            engine,
+            args,
+            order,
+            lambda count: f"end {plural(count, 'agent')}",
+            asks=args.end,
+            nothing="no agent is registered",
+        )
 
 
 async def _order(args: argparse.Namespace, command: OnAgents, *, dry_run: bool = False) -> int:

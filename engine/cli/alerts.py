@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.cli.render import Cell, Column, print_table, say, say_json_list, say_raw
+from engine.cli.render import Cell, Column, print_table, say, say_json, say_json_list, say_raw
 from engine.cli.session import existing_engine
 from engine.cli.signals import interruptible
 from engine.cli.steering import print_receipt
@@ -13,7 +13,8 @@ from engine.commands import Acknowledge
 from engine.errors import ValidationError
 from engine.model import to_json
 from engine.orders.control import NO_ALERT
-from engine.text import age, clean_text
+from engine.shapes import alert_json
+from engine.text import age
 
 if TYPE_CHECKING:
     import argparse
@@ -54,7 +55,11 @@ async def show(args: argparse.Namespace) -> int:
         text = await engine.alert_text(args.alert)
     if alert is None:
         raise ValidationError(f"alert {args.alert}: {NO_ALERT}")
-    say_raw(text or clean_text(alert.summary))
+    told = alert_json(alert, text)
+    if args.json:
+        say_json(told)
+    else:
+        say_raw(told["text"])
     return 0
 
 

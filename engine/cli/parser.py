@@ -410,6 +410,7 @@ def _add_agents(commands: Commands) -> None:
     unregister.add_argument(
         "--end", action="store_true", help="end its window and its process first"
     )
+    add_yes(unregister)
     add_dry_run(unregister)
     below.add("ls", f"{AGENTS}:list_agents", "list them", json=True)
 
@@ -419,7 +420,7 @@ def _add_alerts(commands: Commands) -> None:
     below = Commands(alerts.add_subparsers(metavar="COMMAND", required=True, dest="subcommand"))
     ls = below.add("ls", f"{ALERTS}:list_alerts", "list alerts that wait for somebody", json=True)
     ls.add_argument("--all", action="store_true", help="those that were acknowledged, too")
-    show = below.add("show", f"{ALERTS}:show", "print all that an alert tells")
+    show = below.add("show", f"{ALERTS}:show", "print all that an alert tells", json=True)
     show.add_argument("alert", type=at_least_one, metavar="N", help="its number")
     ack = below.add("ack", f"{ALERTS}:acknowledge", "say that somebody has seen to them", json=True)
     ack.add_argument("alerts", type=at_least_one, nargs="*", metavar="N", help="their numbers")

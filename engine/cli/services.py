@@ -12,7 +12,7 @@ from engine.cli.signals import interruptible
 from engine.cli.steering import print_receipt
 from engine.clock import SystemClock
 from engine.commands import RestartServices, StartServices, StopServices
-from engine.errors import StorageError
+from engine.errors import StorageError, ValidationError
 from engine.files import open_regular
 from engine.model import ServiceState, to_json
 from engine.narrate import service_symbol
@@ -95,11 +95,16 @@ async def logs(args: argparse.Namespace) -> int:
     """`services logs`: what a service has printed, with what was done to it."""
     async with existing_engine(args.state_dir, read_only=True) as engine:
         path = engine.layout.service_log(args.service)
+        known = {*engine.config.services, *(row.name for row in await engine.queries.services())}
     try:
         file = open_regular(path)
     except FileNotFoundError as error:
+        if args.service not in known:
+            raise ValidationError(
+                f"there is no service {args.service!r}; `agentmux services ls` lists them"
+            ) from error
         raise StorageError(
-            f"service {args.service!r} has printed nothing yet; `agentmux services ls` lists them"
+            f"service {args.service!r} was never started; `agentmux up` starts it"
         ) from error
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}") from error

@@ -204,7 +204,7 @@ async def _on_tasks(
                 return command(chosen)
             return command(await _matching(engine, named, chosen) if chosen else named)
 
-        return await _order(
+        return await ordered(
             engine,
             args,
             order,
@@ -220,7 +220,7 @@ async def _on_workers(args: argparse.Namespace, command: Command, verb: str, *, 
         async def order() -> Command:
             return command
 
-        return await _order(
+        return await ordered(
             engine,
             args,
             order,
@@ -230,7 +230,7 @@ async def _on_workers(args: argparse.Namespace, command: Command, verb: str, *, 
         )
 
 
-async def _order(
+async def ordered(
     engine: Engine,
     args: argparse.Namespace,
     order: Callable[[], Awaitable[Command]],

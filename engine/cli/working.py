@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import receipts
 from engine.cli import logs, steering, tables
 from engine.cli.progress import NAMED, busy, live_progress
-from engine.cli.render import Column, complain, hint, print_table, say
+from engine.cli.render import Column, hint, print_table, say
 from engine.cli.session import first_seed, opened_engine
 from engine.cli.signals import Signals
 from engine.clock import SystemClock
+from engine.config import load_config, settings_file
 from engine.config.services import NO_SERVICES
-from engine.errors import AgentmuxError, Code, ValidationError
+from engine.errors import AgentmuxError, StorageError, ValidationError
 from engine.files import Layout
 from engine.filters import Filter, state_terms
-from engine.model import ALL_AGENTS, HoldCause, State
+from engine.model import ALL_AGENTS, HoldCause, ServiceState, State
 from engine.narrate import describe_spending, how_lifted
 from engine.text import duration, plural
 from engine.views import IN_FILE
@@ -53,47 +55,56 @@ async def run(args: argparse.Namespace) -> int:
 async def up(args: argparse.Namespace) -> int:
     """`up`: start services and wait until they are ready; with a DAG, then what `run` does."""
     with Signals() as signals:
+        # Looked at before a store is made, so that none is left in a folder that is the wrong one.
+        settings = settings_file(Path.cwd(), args.state_dir)
+        if not (await asyncio.to_thread(load_config, settings)).services:
+            raise ValidationError(NO_SERVICES)
         command = None if args.dag is None else await first_seed(args.state_dir, args.dag)
-        async with opened_engine(args.state_dir, keeps_services=True) as engine:
-            if not engine.config.services:
-                raise ValidationError(NO_SERVICES)
-            await engine.keeper.open()
-            engine.keeper.start()
-            async with _told_of_services(engine):
-                not_ready: list[str] = []
+        async with (
+            opened_engine(args.state_dir, keeps_services=True) as engine,
+            _services(engine),
+        ):
+            not_ready: list[str] = []
 
-                async def ready() -> None:
-                    not_ready.extend(await engine.keeper.until_ready())
+            async def ready() -> None:
+                not_ready.extend(await engine.keeper.until_ready())
 
-                await _first(ready(), signals.wait(), within=None)
-                if not_ready:
-                    complain(Code.IO_ERROR, f"not ready: {', '.join(not_ready)}; {_LOGS}")
-                    return 1
-                if signals.first is None and command is not None:
-                    return await _work(engine, command, args, signals)
-                await signals.wait()
+            await _first(ready(), signals.wait(), within=None)
+            if not_ready:
+                raise StorageError(f"not ready: {', '.join(not_ready)}; {_LOGS}")
+            if signals.first is None and command is not None:
+                return await _work(engine, command, args, signals)
+            await signals.wait()
     return 128 + signals.first if signals.first is not None else 0
 
 
 @asynccontextmanager
-async def _told_of_services(engine: Engine) -> AsyncIterator[None]:
-    """Say on stderr how services come up, and what becomes of them."""
+async def _services(engine: Engine) -> AsyncIterator[None]:
+    """Keep all services, from their start to their end, and say on stderr how they stand."""
     said: dict[str, str] = {}
+
+    async def look() -> None:
+        for row in await engine.queries.services():
+            words = f"{row.state}: {row.message}" if row.message else str(row.state)
+            if said.get(row.name, str(ServiceState.STOPPED)) != words:
+                said[row.name] = words
+                hint(f"{row.name}: {words}")
 
     async def tell() -> None:
         async for _ in engine.changes():
-            for row in await engine.queries.services():
-                words = f"{row.state}: {row.message}" if row.message else str(row.state)
-                if said.get(row.name) != words:
-                    said[row.name] = words
-                    hint(f"{row.name}: {words}")
+            await look()
 
+    await engine.keeper.open()
+    engine.keeper.start()
     telling = asyncio.create_task(tell())
     try:
         yield
     finally:
+        await engine.stop_services()
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)
+        with suppress(AgentmuxError):
+            await look()
 
 
 async def _work(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from engine.config.fields import LINE, entries, fields, read_command, texts, variables
@@ -130,6 +131,8 @@ def _recover(value: object, place: Place, findings: Findings) -> Recover:
     if isinstance(value, dict) and not steps:
         findings.add(place, "has no steps")
     found["steps"] = tuple(steps)
+    if PurePath(found.get("folder", "x")).name in {"", ".."}:
+        findings.add((*place, "folder"), "must name a folder in whose place another can come")
     names_new = any(NEW in word for step in steps for word in _words(step))
     if names_new and "folder" not in found:
         findings.add(place, f"has {NEW} in a step and no folder, whose place it would take")

@@ -8,6 +8,7 @@ the same line.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ class GatheredLog:
     def end(self) -> None:
         """Close its files for good."""
         self._tail.close()
-        self._draft.unlink(missing_ok=True)
+        self._remove_draft()
 
     def look(self, finder: Finder, monotonic: float, now: datetime, *, last: bool = False) -> str:
         """Read what is new; return why the file cannot be read, empty if it can.
@@ -156,10 +157,12 @@ class GatheredLog:
             return
         text = "".join(self._unwritten).encode()
         with open(self._draft, "ab", opener=private) as file:
-            # What is behind the good part was written by somebody who could not note it.
-            file.truncate(self._good)
+            # What is behind the good part was written by somebody who could not note it. Less than
+            # that is there if somebody has removed the draft.
+            good = min(self._good, file.tell())
+            file.truncate(good)
             file.write(text)
-        self._good += len(text)
+        self._good = good + len(text)
         self._unwritten.clear()
         self._unwritten_bytes = 0
 
@@ -207,7 +210,9 @@ class GatheredLog:
         ]
         if self.run is not None:
             head += [f"- task: {clean_text(self.run.task_id)}", f"- run: {self.run.id}"]
-        found = self._draft.read_bytes()[: self._good] if self._good else b""
+        found = b""
+        with suppress(FileNotFoundError):  # removed by hand: what is known without it is told
+            found = self._draft.read_bytes()[: self._good]
         tail = "\nFurther lines were counted, and stand in the file.\n" * (self._good > LARGEST)
         write_private(body, "\n".join([*head, "", found.decode(errors="replace")]) + tail)
         return NewAlert(
@@ -239,8 +244,12 @@ class GatheredLog:
             self._first_at = self._last_at = None
             self._first_line = ""
             self._quiet_until = known.quiet_until
-            self._draft.unlink(missing_ok=True)
+            self._remove_draft()
         self._known = known
+
+    def _remove_draft(self) -> None:
+        with suppress(OSError):  # what is in it counts for nothing any more
+            self._draft.unlink()
 
 
 class _Tails:
@@ -262,5 +271,6 @@ def _positions(known: WatchedLog) -> tuple[Position, ...]:
 
 def _shown(line: bytes) -> str:
     """Return a line as it may be shown, and without secrets."""
-    text = line[: 4 * _LONGEST].decode(errors="replace")
-    return cut_middle(clean_text(redact(text, os.environ)).rstrip(), _LONGEST)
+    # As a whole: of a secret that was cut a part would be told.
+    text = redact(line.decode(errors="replace"), os.environ)
+    return cut_middle(clean_text(text[: 4 * _LONGEST]).rstrip(), _LONGEST)

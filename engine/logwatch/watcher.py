@@ -20,13 +20,13 @@ from msgspec import Struct, field
 from engine.clock import to_stamp
 from engine.errors import AgentmuxError
 from engine.files import shown_path
-from engine.logwatch.discovering import MOST, discover
+from engine.logwatch.discovering import discover, most_at_once
 from engine.logwatch.finding import Finder
 from engine.logwatch.gathering import GatheredLog
 from engine.logwatch.waking import Waker
 from engine.shield import shielded
 from engine.store.watched import WatchedLog, WatchedRun, Watching
-from engine.text import clean_text
+from engine.text import clean_text, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,6 +93,7 @@ class LogWatcher:
         self._layout = layout
         self._project = project
         self._clock = clock
+        self._most = most_at_once()
         self._waker = Waker()
         self._logs: dict[str, GatheredLog] = {}
         self._known: dict[str, WatchedLog] = {}
@@ -163,7 +164,7 @@ class LogWatcher:
         now = self._clock.monotonic()
         if now < self._discover_at:
             return
-        found = await asyncio.to_thread(discover, self._files, self._project)
+        found = await asyncio.to_thread(discover, self._files, self._project, self._most)
         took = self._clock.monotonic() - now
         self._discover_at = now + max(_POLL, took * _SHARE)
         if not self._logs:
@@ -178,16 +179,21 @@ class LogWatcher:
         self._named = frozenset(named.source for named in found.logs)
         self._patterns = frozenset(self._files)
         await self._waker.follow(found.folders, found.deep)
+        trouble = {"files": "", "names": ""}
         if found.more:
-            self._complain({"files": f"{found.more:,} more than {MOST:,} files are not watched"})
+            words = f"{found.more:,} more than {self._most:,} files are not watched"
+            trouble["files"] = f"{words}; see `ulimit -n`"
+        if found.unnamed:
+            files = plural(found.unnamed, "file is", "files are")
+            trouble["names"] = f"{files} not watched: no UTF-8 in the name"
+        self._complain(trouble)
 
     def _go_on(self) -> None:
         """Take up what others have read: files that were rotated away meanwhile, too."""
         own = WatchedLog(_OWN)
         self._add(self._known.get(_OWN, own), self._layout.own_log, "agentmux.log")
-        for known in self._known.values():
-            if not known.source.startswith(_FILE):
-                continue
+        files = [one for one in self._known.values() if one.source.startswith(_FILE)]
+        for known in files[: self._most]:
             if known.pattern in self._files:
                 path = Path(known.source.removeprefix(_FILE))
                 self._add(known, path, shown_path(path, self._project))
@@ -220,14 +226,15 @@ class LogWatcher:
             open_runs |= {
                 source.removeprefix(_RUN) for source in self._known if source.startswith(_RUN)
             }
-        runs = await self._lookout.watched_runs(self._upto, open_runs, _RUNS)
+        most = min(_RUNS, self._most)
+        runs = await self._lookout.watched_runs(self._upto, open_runs, most)
         self._took_up_runs = True
         # Purged: nothing more is written there, and nobody could be told whose it was.
         lost = open_runs - {run.id for run in runs}
         runs += [WatchedRun(0, run_id, "", over=True) for run_id in lost]
         await shielded(asyncio.to_thread(self._take_up, runs))
         self._upto = max([self._upto, *(run.n for run in runs)])
-        self._behind = len(runs) - len(open_runs) >= _RUNS
+        self._behind = len(runs) - len(open_runs) >= most
 
     def _take_up(self, runs: Iterable[WatchedRun]) -> None:
         for run in runs:
@@ -244,6 +251,8 @@ class LogWatcher:
         """Read what is new in every log, and write down what is to be told."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         seen = _Seen()
+        with suppress(OSError):  # if it cannot be made, whoever writes there says so
+            self._layout.alerts.mkdir(mode=0o700, exist_ok=True)
         for one in list(self._logs.values()):
             over = one.run is not None and one.run.over
             trouble = one.look(self._finder, monotonic, now, last=over)

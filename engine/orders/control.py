@@ -37,18 +37,26 @@ from engine.errors import Code
 from engine.files import check_name
 from engine.model import ALL_AGENTS
 from engine.narrate import describe_changes
-from engine.orders.reset import FindUnfit, add_workers
+from engine.orders.on_tasks import TaskOrders
+from engine.orders.on_workers import WorkerOrders
+from engine.orders.reset import FindUnfit, Resetter, add_workers
+from engine.presence import Presence
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from engine.clock import Clock
     from engine.commands import OnStep
+    from engine.config import Config
+    from engine.feed import Feed
+    from engine.files import Layout
+    from engine.host import Host
     from engine.model import Budget, Dag
     from engine.orders.on_agents import AgentOrders
     from engine.orders.on_services import ServiceOrders
-    from engine.orders.on_tasks import TaskOrders
-    from engine.orders.on_workers import WorkerOrders
-    from engine.orders.reset import Resetter
+    from engine.reaper import Reaper
+    from engine.services.keeper import Keeper
+    from engine.store.lookout import Lookout
     from engine.store.queries import Queries
     from engine.store.seeding import SeedReport
     from engine.store.store import Store
@@ -65,25 +73,83 @@ class Control:
         *,
         store: Store,
         queries: Queries,
-        tasks: TaskOrders,
-        workers: WorkerOrders,
-        services: Callable[[], ServiceOrders],
-        agents: Callable[[], AgentOrders],
-        resetter: Resetter,
+        lookout: Lookout,
+        feed: Feed,
+        host: Host,
+        reaper: Reaper,
+        layout: Layout,
         project: Path,
+        config: Config,
+        clock: Clock,
+        start: Callable[..., Awaitable[str]],
+        would_start: Callable[[str, int], Awaitable[list[str]]],
         find_unfit: FindUnfit,
         read_budget: Callable[[], Awaitable[Budget]],
+        keeper: Callable[[], Keeper],
+        keeps_services: bool,
     ) -> None:
         self._store = store
         self._queries = queries
-        self._tasks = tasks
-        self._workers = workers
-        self._services = services
-        self._agents = agents
-        self._resetter = resetter
+        self._lookout = lookout
+        self._feed = feed
+        self._layout = layout
         self._project = project
+        self._config = config
         self._find_unfit = find_unfit
         self._read_budget = read_budget
+        self._keeper = keeper
+        self._keeps_services = keeps_services
+        self._tasks = TaskOrders(
+            store=store,
+            queries=queries,
+            lookout=lookout,
+            feed=feed,
+            reaper=reaper,
+            layout=layout,
+            config=config,
+        )
+        self._workers = WorkerOrders(
+            store=store,
+            lookout=lookout,
+            feed=feed,
+            presence=Presence(layout, clock),
+            tasks=self._tasks,
+            config=config,
+            start=start,
+            would_start=would_start,
+        )
+        self._resetter = Resetter(
+            store=store,
+            feed=feed,
+            workers=self._workers,
+            host=host,
+            reaper=reaper,
+            layout=layout,
+            clock=clock,
+            start=start,
+            find_unfit=find_unfit,
+        )
+
+    @property
+    def _services(self) -> ServiceOrders:
+        from engine.orders.on_services import ServiceOrders  # noqa: PLC0415 - most ask for none
+
+        return ServiceOrders(
+            services=self._config.services,
+            keeper=self._keeper(),
+            store=self._store,
+            queries=self._queries,
+            feed=self._feed,
+            may_keep=self._keeps_services,
+        )
+
+    @property
+    def _agents(self) -> AgentOrders:
+        from engine.orders.on_agents import AgentOrders  # noqa: PLC0415 - likewise
+
+        return AgentOrders(
+            store=self._store, lookout=self._lookout, layout=self._layout, config=self._config
+        )
 
     async def execute(
         self, command: Command, *, dry_run: bool, on_step: OnStep, hurry: asyncio.Event
@@ -100,9 +166,9 @@ class Control:
             case Acknowledge():
                 work = self._acknowledge(command, dry_run=dry_run)
             case StartServices() | StopServices() | RestartServices():
-                work = self._services().carry_out(command, dry_run=dry_run)
+                work = self._services.carry_out(command, dry_run=dry_run)
             case RegisterAgent() | BeatAgents() | UnregisterAgents():
-                work = self._agents().carry_out(command, dry_run=dry_run)
+                work = self._agents.carry_out(command, dry_run=dry_run)
             case AddWorkers():
                 work = self._workers.add(command, dry_run=dry_run)
             case Stop() | KillWorkers():

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from typing import TYPE_CHECKING
 
 from engine.commands import BeatAgents, Receipt, Refusal, RegisterAgent, UnregisterAgents
-from engine.errors import AgentmuxError, Code, ValidationError
+from engine.errors import AgentmuxError, Code, CommandNotAllowed, LeaseConflict, ValidationError
 from engine.files import check_name
+from engine.processes.census import tagged
+from engine.processes.proctable import lineage
 from engine.processes.signalling import seems_alive
-from engine.processes.tmux import end_window, windows
-from engine.processes.trees import end_process
-from engine.registry import find_window
+from engine.processes.tmux import end_session, end_window, leaders_in, windows
+from engine.processes.trees import end_process, is_ours
+from engine.registry import find_windows
 
 if TYPE_CHECKING:
     from engine.config import Config
-    from engine.model import External
+    from engine.files import Layout
+    from engine.model import External, ProcessId
+    from engine.processes.tmux import Window
     from engine.store.lookout import Lookout
     from engine.store.store import Store
 
@@ -29,9 +35,10 @@ _MOST = 50
 class AgentOrders:
     """Registers, beats and unregisters."""
 
-    def __init__(self, *, store: Store, lookout: Lookout, config: Config) -> None:
+    def __init__(self, *, store: Store, lookout: Lookout, layout: Layout, config: Config) -> None:
         self._store = store
         self._lookout = lookout
+        self._layout = layout
         self._grace = config.grace
 
     async def carry_out(self, command: OnAgents, *, dry_run: bool) -> Receipt:
@@ -56,7 +63,7 @@ class AgentOrders:
         check_agent(agent)
         if agent.process is not None and not seems_alive(agent.process):
             raise ValidationError(f"there is no process {agent.process.pid}")
-        if agent.tmux is not None and find_window(agent.tmux, await windows()) is None:
+        if agent.tmux is not None and not find_windows(agent.tmux, await windows()):
             raise ValidationError(f"tmux has no window {agent.tmux!r}; `tmux lsw -a` lists them")
         new = await self._store.register_agent(agent, dry_run=dry_run)
         return Receipt(dry_run, {agent.id: "registered" if new else "updated"})
@@ -66,24 +73,68 @@ class AgentOrders:
         found = [name for name in command.agents if name in known]
         refused = list(_unknown(command.agents, found))
         gone = list(found)
-        if command.end and not dry_run:
+        if command.end:
             for name in found:
                 try:
-                    await self._end(known[name])
+                    listed = await self._check_end(known[name])
+                    if not dry_run:
+                        await self._end(known[name], listed)
                 except AgentmuxError as error:
                     gone.remove(name)
                     refused.append(Refusal(name, error.code, str(error)))
         await self._store.unregister_agents(dict.fromkeys(gone, ""), dry_run=dry_run)
-        words = "ended" if command.end else "registered no more"
+        done = {name: _fate(known[name], end=command.end) for name in gone}
         counts = {f"agents {'ended' if command.end else 'forgotten'}": len(gone)} if gone else {}
-        return Receipt(dry_run, dict.fromkeys(gone, words), tuple(refused), counts)
+        return Receipt(dry_run, done, tuple(refused), counts)
 
-    async def _end(self, agent: External) -> None:
-        """End an agent's window, and its process. Raises LeaseConflict: it lives on."""
-        if agent.tmux is not None and (window := find_window(agent.tmux, await windows())):
-            await end_window(window)
+    async def _check_end(self, agent: External) -> list[Window]:
+        """Return the windows of an agent that is to be ended; anybody can register anything.
+
+        Raises:
+            CommandNotAllowed: it is this process, one that has started it, or one of the fleet.
+            LeaseConflict: the window has a name that several have.
+
+        """
+        process, name = agent.process, agent.tmux
+        fleet = await self._fleet() if process is not None or name is not None else set()
+        if process is not None and (process in fleet or is_ours(process)):
+            raise CommandNotAllowed(
+                f"process {process.pid} is one of this fleet's own, or has started this one: "
+                "`agentmux ps` and `agentmux services ls` say what it does, stop and kill end it; "
+                "without --end it is forgotten"
+            )
+        if name is None:
+            return []
+        found = find_windows(name, await windows())
+        if ":" in name and len(found) > 1:
+            session = name.partition(":")[0]
+            listed = " or ".join(f"{session}:{one.index}" for one in found)
+            raise LeaseConflict(f"several windows are called {name}; register {listed}")
+        leaders = await leaders_in(found)
+        ours = {os.getpid(), *(process.pid for process in fleet)} if leaders else ()
+        if inside := [pid for pid in ours if leaders & lineage(pid)]:
+            raise CommandNotAllowed(
+                f"tmux {name} has process {min(inside)} in it, which is one of this fleet's own, "
+                "or the one that is to end it; without --end it is forgotten"
+            )
+        return found
+
+    async def _end(self, agent: External, listed: list[Window]) -> None:
+        """End an agent's windows, and its process. Raises LeaseConflict: it lives on."""
+        if agent.tmux is not None and ":" in agent.tmux:
+            for window in listed:
+                await end_window(window)
+        elif agent.tmux is not None and listed:
+            await end_session(agent.tmux)
         if agent.process is not None and seems_alive(agent.process):
             await end_process(agent.process, grace=self._grace)
+
+    async def _fleet(self) -> set[ProcessId]:
+        """Return the processes of workers, runs and services, and who keeps these."""
+        hosts = {worker.host for worker in await self._lookout.workers()}
+        services = await self._lookout.known_services()
+        keepers = {one.keeper for one in services if one.keeper is not None}
+        return hosts | keepers | set(await asyncio.to_thread(tagged, self._layout.state))
 
 
 def check_agent(agent: External) -> None:
@@ -100,6 +151,12 @@ def check_agent(agent: External) -> None:
                 f"meta {key[:64]!r}: a key is 1 to 64 of A-Z a-z 0-9 . _ -, a value at most "
                 f"{_LONGEST} characters"
             )
+
+
+def _fate(agent: External, *, end: bool) -> str:
+    where = [] if agent.process is None else [f"pid {agent.process.pid}"]
+    where += [] if agent.tmux is None else [f"tmux {agent.tmux}"]
+    return f"ended: {', '.join(where)}" if end and where else "registered no more"
 
 
 def _unknown(wanted: tuple[str, ...], found: list[str]) -> tuple[Refusal, ...]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     OnServices = StartServices | StopServices | RestartServices
 
 _PATIENCE = 2 * WATCHDOG
-"""Seconds in which the process that keeps services must have done what is asked."""
+"""Seconds in which the process that keeps services must have done what is asked, beside the time
+that the services themselves have to end."""
 _NOBODY = "no process keeps the services; `agentmux up` does, or a dashboard"
 
 
@@ -70,25 +71,27 @@ class ServiceOrders:
         return Receipt(dry_run, done, refused, {"services": len(done)})
 
     def _unknown(self, name: str) -> Refusal:
-        known = ", ".join(self._services) or "none"
-        why = f"there is no service {name!r} in agentmux.yaml; there are: {known}"
+        known = f"; there are: {', '.join(self._services)}" if self._services else "; it names none"
+        why = f"there is no service {name!r} in agentmux.yaml{known}"
         return Refusal(name, Code.VALIDATION_ERROR, why)
 
     async def _do(
         self, command: OnServices, names: list[str], rows: Mapping[str, ServiceRow]
     ) -> None:
-        kept = any(row.keeper is not None for row in rows.values())
-        if not self._keeper.is_open and not kept:
+        if not self._keeper.is_open and not _is_kept(rows.values()):
             if isinstance(command, StopServices):
                 return  # nobody keeps them, so none is up
             if not self._may_keep:
                 raise CommandNotAllowed(_NOBODY)
             await self._keeper.open()
         if self._keeper.is_open:
-            if not isinstance(command, StartServices):
-                await self._keeper.stop(names)
-            if not isinstance(command, StopServices):
-                self._keeper.start(names)
+            match command:
+                case StartServices():
+                    self._keeper.start(names)
+                case StopServices():
+                    await self._keeper.stop(names)
+                case RestartServices():
+                    await self._keeper.restart(names)
             return
         await self._ask(command, names)
 
@@ -100,11 +103,23 @@ class ServiceOrders:
         async def is_done() -> bool:
             return not wanted & set(await self._queries.asked_services())
 
-        if not await self._feed.until(is_done, _PATIENCE):
+        async def is_over() -> bool:
+            return await is_done() or not _is_kept(await self._queries.services())
+
+        patience = _PATIENCE + sum(self._services[name].stop_timeout for name in wanted)
+        if not await self._feed.until(is_over, patience):
             raise CommandNotAllowed(
-                f"the process that keeps the services has not answered within {_PATIENCE:g} s; is "
+                f"the process that keeps the services has not answered within {patience:g} s; is "
                 "it stopped (SIGSTOP, ctrl+z)? Continue or end it"
             )
+        if not isinstance(command, StopServices) and not await is_done():
+            raise CommandNotAllowed(
+                "the process that kept the services has ended; `agentmux up` starts them again"
+            )
+
+
+def _is_kept(rows: Iterable[ServiceRow]) -> bool:
+    return any(row.keeper is not None for row in rows)
 
 
 def _fate(command: OnServices, row: ServiceRow | None) -> str:

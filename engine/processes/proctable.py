@@ -61,15 +61,19 @@ def session_of(pid: int) -> int | None:
         return UNKNOWN
 
 
-def spared_pids() -> set[int]:
-    """Return the pids of this process, its ancestors and init."""
-    spared = {1}
-    pid = os.getpid()
-    while pid and pid not in spared:
-        spared.add(pid)
+def lineage(pid: int) -> set[int]:
+    """Return the pids of a process, its ancestors and init."""
+    found = {1}
+    while pid and pid not in found:
+        found.add(pid)
         look = look_at(pid)
         pid = look.ppid if look is not None else 0
-    return spared
+    return found
+
+
+def spared_pids() -> set[int]:
+    """Return the pids of this process, its ancestors and init."""
+    return lineage(os.getpid())
 
 
 if sys.platform == "linux":

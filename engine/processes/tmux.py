@@ -11,27 +11,33 @@ from msgspec import Struct
 from engine.processes.calling import call
 
 _SECONDS = 5.0
-_WINDOWS = "#{session_name}\t#{window_name}\t#{window_index}\t#{window_id}\t#{session_created}"
+_WINDOWS = "#{window_index}\t#{window_id}\t#{session_created}\t#{session_name}\t#{window_name}"
 
 
 class Window(Struct, frozen=True):
     """A window, the session that it is in, and when that was made (seconds since the epoch)."""
 
-    session: str
-    name: str
     index: int
     id: str
     session_created: int
+    session: str
+    name: str
 
 
 async def windows() -> list[Window]:
     """Return all windows of the user's tmux; none where no tmux runs, or it does not answer."""
-    said = await _tmux("list-windows", "-a", "-F", _WINDOWS)
-    found = []
-    for line in (said or "").splitlines():
-        session, name, index, number, created = line.split("\t")
-        found.append(Window(session, name, int(index), number, int(created)))
-    return found
+    listed = []
+    for line in await _lines("list-windows", "-a", "-F", _WINDOWS):
+        index, number, created, session, name = line.split("\t", 4)
+        listed.append(Window(int(index), number, int(created), session, name))
+    return listed
+
+
+async def leaders_in(listed: list[Window]) -> set[int]:
+    """Return the pids of what tmux itself has started in windows."""
+    wanted = {window.id for window in listed}
+    panes = await _lines("list-panes", "-a", "-F", "#{window_id}\t#{pane_pid}")
+    return {int(pid) for number, pid in (line.split("\t") for line in panes) if number in wanted}
 
 
 async def end_session(name: str) -> bool:
@@ -44,12 +50,20 @@ async def end_window(window: Window) -> bool:
     return await _tmux("kill-window", "-t", window.id) is not None
 
 
+async def _lines(*words: str) -> list[str]:
+    # Not splitlines(): a name may hold other characters that it takes for the end of a line.
+    return [line for line in (await _tmux(*words) or "").split("\n") if line]
+
+
 async def _tmux(*words: str) -> str | None:
     program = shutil.which("tmux")
     if program is None:
         return None
     try:
-        called = await call((program, *words), cwd=Path("/"), env=os.environ, seconds=_SECONDS)
+        # -u: without it, in a locale that is not UTF-8, tmux writes _ for tabs and letters.
+        called = await call(
+            (program, "-u", *words), cwd=Path("/"), env=os.environ, seconds=_SECONDS
+        )
     except (TimeoutError, OSError):
         return None
     return called.out.decode(errors="replace") if called.code == 0 else None

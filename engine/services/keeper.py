@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from engine.errors import AgentmuxError, LeaseConflict, StorageError
 from engine.files import private, take_lock
 from engine.processes.guard import Guard
+from engine.processes.signalling import seems_alive
 from engine.services.keeping import Kept
 from engine.shield import shielded
 from engine.store.services import RESTART, START, STOP
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TEND = 1.0
+_TURN = 0.05
+"""Seconds between two looks whether a service that is started anew has begun."""
 
 
 class Keeper:
@@ -52,13 +55,16 @@ class Keeper:
         layout: Layout,
         project: Path,
         clock: Clock,
+        watch: Callable[[], Awaitable[None]],
     ) -> None:
+        """`watch` begins to hand alerts on, in this process if no other does."""
         self._me = me
         self._targets = targets
         self._store = store
         self._lookout = lookout
         self._feed = feed
         self._layout = layout
+        self._watch = watch
         self._guard = Guard(layout.state)
         self._kept = {
             name: Kept(
@@ -74,6 +80,7 @@ class Keeper:
             for name, config in services.items()
         }
         self._lives: dict[str, asyncio.Task[None]] = {}
+        self._coming: set[str] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._handle: int | None = None
 
@@ -98,19 +105,26 @@ class Keeper:
             raise StorageError(f"{error.filename}: {error.strerror}") from error
         if not take_lock(handle):
             os.close(handle)
-            raise LeaseConflict(
-                "another process keeps the services already; `agentmux services ls` names it"
-            )
+            raise LeaseConflict(await self._who_keeps())
         self._handle = handle
         for known in await self._lookout.known_services():
             if known.run_id is not None and known.name in self._kept:
                 self._kept[known.name].knows(known.run_id, known.leader)
         ports = {name: kept.config.port for name, kept in self._kept.items()}
         await self._store.enter_services(ports, self._me)
+        await self._watch()
         self._loops = [
             asyncio.create_task(self._listen(), name="services"),
             asyncio.create_task(self._tend(), name="guard of services"),
         ]
+
+    async def _who_keeps(self) -> str:
+        keepers = {known.keeper for known in await self._lookout.known_services()}
+        who = "".join(f" ({one.pid})" for one in keepers if one is not None and seems_alive(one))
+        return (
+            f"another process{who} keeps the services already; `agentmux services` steers them "
+            "there, or end it first"
+        )
 
     async def close(self) -> None:
         """End all services, those that depend on others first."""
@@ -156,28 +170,46 @@ class Keeper:
             await asyncio.wait(lives.values())
         return list(lives)
 
+    async def restart(self, names: Iterable[str]) -> None:
+        """End services and begin them anew; who waits until they are ready goes on waiting."""
+        coming = [*names]
+        self._coming.update(coming)
+        try:
+            await self.stop(coming)
+            self.start(coming)
+        finally:
+            self._coming.difference_update(coming)
+
     @property
     def alive(self) -> tuple[str, ...]:
         """The services that are being started, kept or ended here."""
         return tuple(name for name in self._kept if name in self._lives)
 
     async def until_ready(self, names: Iterable[str] | None = None) -> list[str]:
-        """Wait until services are ready; return those that will not be."""
+        """Wait until services are ready; return those that will not be, or wait for such."""
+        looks: dict[str, asyncio.Task[bool]] = {}
 
         async def ready(name: str) -> bool:
-            life = self._lives.get(name)
-            if life is None:
+            deps = [looks[dep] for dep in self._kept[name].config.depends_on]
+            if not all(await asyncio.gather(*deps)):
                 return False
             up = asyncio.create_task(self._kept[name].up.wait())
             try:
-                await asyncio.wait({life, up}, return_when=asyncio.FIRST_COMPLETED)
+                while not up.done() and name in self._lives.keys() | self._coming:
+                    life = self._lives.get(name) or asyncio.create_task(asyncio.sleep(_TURN))
+                    await asyncio.wait({life, up}, return_when=asyncio.FIRST_COMPLETED)
                 return up.done()
             finally:
                 up.cancel()
 
-        listed = self.names(names)
-        found = await asyncio.gather(*map(ready, listed))
-        return [name for name, is_up in zip(listed, found, strict=True) if not is_up]
+        for name in self.names(names):
+            looks[name] = asyncio.create_task(ready(name))
+        try:
+            await asyncio.gather(*looks.values())
+        finally:
+            for look in looks.values():
+                look.cancel()
+        return [name for name, look in looks.items() if not look.result()]
 
     def _waits_for(self, deps: Iterable[str]) -> Callable[[], Awaitable[None]]:
         async def until_up() -> None:
@@ -221,9 +253,11 @@ class Keeper:
     async def _obey(self, name: str, what: str) -> None:
         if name not in self._kept:
             return
-        if what in {STOP, RESTART}:
+        if what == RESTART:
+            await self.restart([name])
+        elif what == STOP:
             await self.stop([name])
-        if what in {START, RESTART}:
+        elif what == START:
             self.start([name])
         await self._store.obey_service([name], what)
 

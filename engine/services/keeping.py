@@ -16,12 +16,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.clock import to_iso
+from engine.errors import AgentmuxError
 from engine.executors.capping import Caps
 from engine.executors.programs import find_program
 from engine.files import private
 from engine.model import AlertKind, NewAlert, ServiceState
 from engine.processes.census import RUN_ID, STATE_DIR
 from engine.processes.trees import spawn
+from engine.secrets import redact
 from engine.services.ending import end_service, new_life
 from engine.services.ports import holders
 from engine.services.probing import find_fault
@@ -49,6 +51,8 @@ _LONGEST_BACKOFF = 60.0
 _STEADY = 60.0
 """Seconds after which a service that ran so long begins with its first backoff again."""
 _READY_POLL = 0.2
+_ALIVE = 0.5
+"""Seconds that a service must live to be ready, if nothing else is asked of it."""
 _LARGEST_LOG = 100_000_000
 _IN_PROGRESS, _COMPLETE, _FAILED = "in progress", "complete", "failed"
 
@@ -93,11 +97,15 @@ class Kept:
         self._until_up = until_up
         self._standing = Standing(ServiceState.STOPPED)
         self._lives: dict[str, set[ProcessId]] = {}
+        self._life = ""
         self._child: Child | None = None
-        self._since: float | None = None
         self._attempts = 0
-        recover, env = config.recover, self._environment()
-        self._recovery = None if recover is None else Recovery(recover, self._cwd, env, self.tell)
+        self._ready_at: float | None = None
+        self._told = False
+        self._recovery: Recovery | None = None
+        if config.recover is not None:
+            needed = (project, layout.state)
+            self._recovery = Recovery(config.recover, self._cwd, needed, self.tell)
 
     @property
     def state(self) -> ServiceState:
@@ -110,7 +118,7 @@ class Kept:
 
     def tell(self, words: str) -> None:
         """Write a line of ours into the log of the service."""
-        line = f"[agentmux {to_iso(self._clock.now())}] {clean_text(words)}\n"
+        line = f"[agentmux {to_iso(self._clock.now())}] {self._shown(words)}\n"
         with suppress(OSError), open(self._log, "ab", opener=private) as file:
             file.write(line.encode())
 
@@ -127,7 +135,12 @@ class Kept:
         return self._layout.service_log(self.name)
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, **self.config.env, SERVICE_NAME: self.name}
+        """Return the variables of all that is started for it, with the tag of its life."""
+        tag = {RUN_ID: self._life, STATE_DIR: str(self._layout.state.resolve())}
+        return {**os.environ, **self.config.env, SERVICE_NAME: self.name} | tag
+
+    def _shown(self, words: str) -> str:
+        return clean_text(redact(words, self._environment()))
 
     async def _stand(
         self,
@@ -139,7 +152,7 @@ class Kept:
         alerts: tuple[NewAlert, ...] = (),
     ) -> None:
         """Store how it stands, and tell it. None: as before."""
-        now = self._standing
+        now, message = self._standing, self._shown(message)
         self._standing = replace(
             now,
             state=state,
@@ -151,22 +164,35 @@ class Kept:
         await self._note(self.name, self._standing, alerts)
 
     def _alert(self, why: str, *, error: bool) -> tuple[NewAlert, ...]:
-        words = f"service {self.name}: {why}"
-        return (NewAlert(AlertKind.SERVICE, self.name, clean_text(words)[:500], error=error),)
+        words = self._shown(f"service {self.name}: {why}")
+        return (NewAlert(AlertKind.SERVICE, self.name, words[:500], error=error),)
+
+    def _first(self, why: str) -> tuple[NewAlert, ...]:
+        """Return an alert, unless there was one since it was last well for a while."""
+        if self._ready_at is not None and time.monotonic() - self._ready_at >= _STEADY:
+            self._told = False
+        self._ready_at = None
+        told, self._told = self._told, True
+        return () if told else self._alert(why, error=False)
 
     # -- from start to stop ----------------------------------------------------------------
 
     async def _keep(self) -> None:
         restarts, backoff = 0, self.config.backoff
-        self._attempts = 0
+        self._attempts, self._told = 0, False
         if self._recovery is not None:
             with suppress(OSError):
                 await asyncio.to_thread(self._recovery.tidy)
-        await self._stand(ServiceState.WAITING, restarts=0, recovery="")
+        awaited = ", ".join(self.config.depends_on)
+        words = f"for {awaited} to be ready" if awaited else ""
+        await self._stand(ServiceState.WAITING, words, restarts=0, recovery="")
         while True:
             await self._until_up()
             began = time.monotonic()
-            fate = await self._live()
+            try:
+                fate = await self._live()
+            except (OSError, AgentmuxError) as error:  # the machine's fault, and that may pass
+                fate = _Fate(f"it cannot be kept: {error}")
             self.up.clear()
             left = await shielded(self._end())
             why = "; ".join(filter(None, (fate.why, left)))
@@ -184,7 +210,7 @@ class Kept:
                 ServiceState.WAITING,
                 f"{why}; it is started again in {duration(backoff)}",
                 restarts=restarts,
-                alerts=self._alert(why, error=False) if restarts == 1 else (),
+                alerts=self._first(why),
             )
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, _LONGEST_BACKOFF)
@@ -202,6 +228,7 @@ class Kept:
         await self._stand(ServiceState.STARTING)
         if fault := await self._find_obstacle():
             return _Fate(fault)
+        self._layout.services.mkdir(mode=0o700, exist_ok=True)
         async with Caps(_LARGEST_LOG, self._log):
             try:
                 child = await self._start()
@@ -230,18 +257,16 @@ class Kept:
 
     async def _start(self) -> Child:
         word, *words = self.config.command
+        if not self._cwd.is_dir():
+            raise NotADirectoryError(f"its cwd {self.config.cwd!r} is no folder")
         program = find_program(word, self._cwd, os.environ.get("PATH", os.defpath))
         if program is None:
             raise FileNotFoundError(f"there is no program {word!r}")
-        run_id = new_life(self.name)
-        tag = {RUN_ID: run_id, STATE_DIR: str(self._layout.state.resolve())}
-        self._since = time.time()
-        self._guard.begin(run_id)
-        self._lives[run_id] = set()
+        run_id = self._begin_life()
         child = spawn(
             (program, *words),
             cwd=self._cwd,
-            env=self._environment() | tag,
+            env=self._environment(),
             stdout=self._log,
             stderr=self._log,
         )
@@ -251,6 +276,13 @@ class Kept:
         self._standing = replace(self._standing, run_id=run_id, leader=child.identity)
         await self._stand(ServiceState.STARTING, f"pid {child.identity.pid}")
         return child
+
+    def _begin_life(self) -> str:
+        """Let all that is started from now on be found and ended, also if we are killed."""
+        run_id = self._life = new_life(self.name)
+        self._guard.begin(run_id)
+        self._lives[run_id] = set()
+        return run_id
 
     # -- while it lives --------------------------------------------------------------------
 
@@ -270,7 +302,7 @@ class Kept:
             failures = failures + 1 if fault else 0
             if failures >= health.failures:
                 self.up.clear()
-                alerts = self._alert(f"it is unhealthy: {fault}", error=False)
+                alerts = self._first(f"it is unhealthy: {fault}")
                 await self._stand(ServiceState.UNHEALTHY, fault, alerts=alerts)
                 if why := await self._mend(health, fault):
                     return _Fate(why)
@@ -280,6 +312,7 @@ class Kept:
         """Wait until it is ready; return what is not, if that is still so after `ready_timeout`."""
         ready = self.config.ready
         if ready is None:
+            await asyncio.sleep(_ALIVE)
             return ""
         deadline = time.monotonic() + self.config.ready_timeout
         while fault := await self._fault(ready):
@@ -293,6 +326,7 @@ class Kept:
             with suppress(OSError):
                 await asyncio.to_thread(self._recovery.settle)
         recovery = _COMPLETE if self._standing.recovery == _IN_PROGRESS else None
+        self._ready_at = time.monotonic()
         await self._stand(ServiceState.READY, recovery=recovery)
         self.up.set()
 
@@ -316,7 +350,7 @@ class Kept:
 
         if why := await self._recover(fault, is_well):
             return why
-        self._attempts = 0
+        self._attempts, self._told = 0, False
         await self._is_ready()
         return ""
 
@@ -327,7 +361,9 @@ class Kept:
             return ""
 
         if self._recovery is not None:
+            self._begin_life()
             await self._recover(fault, is_well)
+            await shielded(self._end())
 
     async def _recover(self, fault: str, is_well: Callable[[], Awaitable[str]]) -> str:
         """Recover it, if there are attempts left; return why it is not well, empty if it is."""
@@ -336,20 +372,21 @@ class Kept:
         most = self.config.recover.attempts
         if self._attempts >= most:
             why = f"{fault}; {plural(most, 'recovery', 'recoveries')} did not help"
-            await self._stand(
-                ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=self._alert(why, error=True)
-            )
+            with suppress(OSError):
+                await asyncio.to_thread(self._recovery.take_back)
+            alerts = self._alert(why, error=True) if self._attempts == most else ()
+            self._attempts = most + 1  # so that it is told once
+            await self._stand(ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=alerts)
             return why
         self._attempts += 1
         words = f"attempt {self._attempts} of {most}: {fault}"
         await self._stand(ServiceState.RECOVERING, words, recovery=_IN_PROGRESS)
         try:
-            await self._recovery.run(is_well)
+            await self._recovery.run(self._environment(), is_well)
         except RecoveryFailed as error:
             why = f"recovering failed: {error}"
-            await self._stand(
-                ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=self._alert(why, error=False)
-            )
+            alerts = self._first(why)
+            await self._stand(ServiceState.UNHEALTHY, why, recovery=_FAILED, alerts=alerts)
             return why
         return ""
 
@@ -374,7 +411,6 @@ class Kept:
             grace=config.stop_timeout,
             port=config.port if self._lives else None,
             tmux=config.tmux,
-            since=self._since,
             tell=self.tell,
         )
         if self._child is not None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import glob
 import os
-import urllib.error
 import urllib.request
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.globs import is_glob, named_by
 from engine.processes.calling import call
 from engine.text import clean_text
+from engine.web import NoAnswer, ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ async def _find_fault(probe: Probe, port: int | None, cwd: Path, env: Mapping[st
         fault = await _port_fault(probe.port)
     if not fault and probe.http is not None:
         url = f"http://{_HOST}:{port}{probe.http}" if probe.http.startswith("/") else probe.http
-        fault = await asyncio.to_thread(_http_fault, url, probe.status, probe.timeout)
+        fault = await _http_fault(url, probe.status, probe.timeout)
     if not fault and probe.files:
         fault = await asyncio.to_thread(_files_fault, probe.files, cwd)
     if not fault and probe.command is not None:
@@ -57,35 +57,23 @@ async def _port_fault(port: int) -> str:
     return ""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows nothing: the status that is expected is that of the URL itself."""
-
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
-        return None
-
-
-def _http_fault(url: str, expected: tuple[int, ...], seconds: float) -> str:
-    # No proxy: a service is asked, and not what the environment names for the world outside.
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+async def _http_fault(url: str, expected: tuple[int, ...], seconds: float) -> str:
     try:
-        with opener.open(url, timeout=seconds) as answer:
-            status = answer.status
-    except urllib.error.HTTPError as error:
-        status = error.code
-        error.close()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        return f"{clean_text(url)}: {clean_text(str(reason))}"[:_LONGEST]
-    if status in expected:
+        # No proxy: a service is asked, and not what the environment names for the world outside.
+        request = urllib.request.Request(url)  # noqa: S310 - the settings take http and https alone
+        answer = await ask(request, seconds=seconds, proxied=False)
+    except (NoAnswer, ValueError) as error:
+        return f"{clean_text(url)}: {clean_text(str(error))}"[:_LONGEST]
+    if answer.status in expected:
         return ""
     wanted = " or ".join(map(str, expected))
-    return f"{clean_text(url)} answered {status}, not {wanted}"
+    return f"{clean_text(url)} answered {answer.status}, not {wanted}"
 
 
 def _files_fault(patterns: tuple[str, ...], cwd: Path) -> str:
     for pattern in patterns:
         path = os.path.join(cwd, pattern)  # noqa: PTH118 - a pattern is no path
-        found = [path] if not glob.has_magic(path) else glob.iglob(path, recursive=True)  # noqa: PTH207
+        found = named_by(path) if is_glob(path) else [path]
         if not any(_holds_something(one) for one in found):
             return f"{clean_text(pattern)} is not there, or empty"
     return ""
@@ -102,7 +90,7 @@ async def _command_fault(
     command: tuple[str, ...], cwd: Path, env: Mapping[str, str], seconds: float
 ) -> str:
     try:
-        called = await call(command, cwd=cwd, env=env, seconds=seconds)
+        called = await call(command, cwd=cwd, env=env, seconds=seconds, wants_output=False)
     except (OSError, ValueError) as error:
         return f"{clean_text(command[0])} cannot be started: {clean_text(str(error))}"[:_LONGEST]
     if called.code == 0:

@@ -67,12 +67,9 @@ def _exchange(one: bytes, other: bytes) -> None:
         raise OSError(number, os.strerror(number), os.fsdecode(one), None, os.fsdecode(other))
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder and all in it, or a link to one, if it is there. Raises OSError."""
-    try:
-        if folder.is_symlink():
-            folder.unlink()
-        else:
-            shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
+def remove(path: Path) -> None:
+    """Remove a folder and all in it, or what is there in its place. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Whatever takes a transaction is called inside one, on the writer's thread.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -30,6 +31,10 @@ ALERT = "alert"
 """The key in the data of an ALERT event that is also a row, under this number."""
 ALERTS = "alerts"
 """The key in the data of an ALERT_ACKNOWLEDGED event: the numbers of those alerts."""
+
+LONGEST_WAIT = timedelta(hours=1)
+"""No delivery is put off for so long: what is due later than that, was so by a clock that is
+set back by now."""
 
 _COLUMNS = "id, ts, error, kind, subject, summary, count, body, task_id, run_id, acknowledged_at"
 _ADD = f"INSERT INTO alerts({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"
@@ -182,8 +187,8 @@ async def read_due(rows: Rows, target: str, now: datetime, limit: int) -> list[D
     columns = ", ".join(f"a.{column}" for column in _COLUMNS.split(", "))
     found = await rows(
         f"SELECT d.attempts, {columns} FROM deliveries d JOIN alerts a ON a.id = d.alert"
-        " WHERE d.target = ? AND d.next_at <= ? ORDER BY d.alert LIMIT ?",
-        (target, to_iso(now), limit),
+        " WHERE d.target = ? AND (d.next_at <= ? OR d.next_at > ?) ORDER BY d.alert LIMIT ?",
+        (target, to_iso(now), to_iso(now + LONGEST_WAIT), limit),
     )
     return [Delivery(_alert(row[1:], {}), target, row[0]) for row in found]
 

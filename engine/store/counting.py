@@ -63,7 +63,8 @@ class Counted(dict["Key", list[int]]):
             self._more((ENDED, agent, outcome, _BOUNDS[bisect_left(_BOUNDS_MS, ms)]), ms)
             if data.get("error", "").startswith(NO_WORKTREE):
                 self._more((Counter.WORKTREE_ERRORS, agent, "", 0.0))
-            if outcome == RunOutcome.DONE and "pullRequest" in data.get("result", ()):
+            result = data.get("result")  # of another package's executor, it may be anything
+            if outcome == RunOutcome.DONE and isinstance(result, dict) and "pullRequest" in result:
                 self._more((Counter.PULL_REQUESTS, agent, "", 0.0))
 
     def _more(self, key: Key, ms: int = 0) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from engine.clock import from_iso, to_iso
 from engine.machine import ENDING_SECONDS, LONGEST_BACKOFF
 from engine.model import Needed, ProcessId, State, TaskDef
-from engine.store.alerts import read_due, read_next_due
+from engine.store.alerts import LONGEST_WAIT, read_due, read_next_due
 from engine.store.claims import CLAIMABLE, RUNNING, SET_BACK
 from engine.store.registry import read_externals
 from engine.store.rows import HOLDS, ActiveRun, EndingRun, LiveWorker
@@ -268,4 +268,7 @@ class Lookout:
     async def next_delivery(self, target: str) -> float | None:
         """Return in how many seconds a target has to be handed an alert; None: there is none."""
         moment = await read_next_due(self._rows, target)
-        return None if moment is None else (moment - self._clock.now()).total_seconds()
+        if moment is None:
+            return None
+        wait = moment - self._clock.now()
+        return wait.total_seconds() if wait <= LONGEST_WAIT else 0.0

@@ -48,7 +48,9 @@ _ENDING = (
 )
 
 
-_SERVICES = "SELECT name, state, message, keeper_pid, keeper_started FROM services ORDER BY name"
+_SERVICES = (
+    "SELECT name, state, message, restarts, keeper_pid, keeper_started FROM services ORDER BY name"
+)
 _PACE = "SELECT minute, done, failed FROM pace ORDER BY minute DESC LIMIT 61"
 _NOTICED = "SELECT count(*) FROM alerts WHERE acknowledged_at IS NULL AND error"
 
@@ -96,6 +98,7 @@ class KeptService(Struct, frozen=True):
     name: str
     state: ServiceState
     message: str
+    restarts: int
     keeper: ProcessId | None
 
 
@@ -190,9 +193,10 @@ def _read(db: sqlite3.Connection) -> Vitals:
                 name,
                 ServiceState(state),
                 said,
+                restarts,
                 ProcessId(pid, started) if pid is not None else None,
             )
-            for name, state, said, pid, started in db.execute(_SERVICES)
+            for name, state, said, restarts, pid, started in db.execute(_SERVICES)
         ),
         {minute: (done, failed) for minute, done, failed in db.execute(_PACE)},
         db.execute(_NOTICED).fetchone()[0],

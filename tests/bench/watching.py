@@ -136,6 +136,8 @@ def _pid(folder: Path) -> int:
     if not path.exists():
         return 0
     with closing(sqlite3.connect(path)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'services'").fetchall():
+            return 0  # it is being made
         rows = db.execute("SELECT pid FROM services WHERE state = 'ready'").fetchall()
     return rows[0][0] or 0 if rows else 0
 

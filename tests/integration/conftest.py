@@ -12,6 +12,7 @@ import pytest
 from support.engines import Project, a_project
 from support.finished import finish, finish_and_purge
 from support.kept import Fleet
+from support.logs import LogDesk
 from support.repositories import ISOLATED, Home
 from support.stage import Stage
 from support.stores import (
@@ -20,7 +21,7 @@ from support.stores import (
     opened,
 )
 
-from engine import core, machine
+from engine import machine, preflight
 from engine import worker as worker_module
 from engine.executors import builtin_executors
 from engine.processes.signalling import identify
@@ -50,6 +51,14 @@ def fleet(project: Project) -> Iterator[Fleet]:
 
 
 @pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[LogDesk]:
+    desk = LogDesk(tmp_path)
+    await desk.open()
+    yield desk
+    await desk.close()
+
+
+@pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """Return a project in a repository, with git as nobody has set it up."""
     for name, value in ISOLATED.items():
@@ -60,7 +69,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage()
-    monkeypatch.setattr(core, "builtin_executors", lambda: {**builtin_executors(), "stage": stage})
+    staged = {**builtin_executors(), "stage": stage}
+    monkeypatch.setattr(preflight, "builtin_executors", lambda: staged)
     return stage
 
 

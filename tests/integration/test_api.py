@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -11,9 +16,13 @@ from urllib.parse import quote
 import pytest
 from support.api import Client, serving
 from support.engines import Project, until
+from support.patience import PATIENCE
 from support.stage import Stage, staged
 from support.stores import a_task
 
+from engine.api import answers
+from engine.api import serving as api
+from engine.api.answers import listed
 from engine.commands import Seed
 from engine.core import Engine
 from engine.model import AlertKind, NewAlert, Outcome, RunOutcome
@@ -26,6 +35,13 @@ if TYPE_CHECKING:
     from engine.model import TaskDef
 
 ODD = ["a/b", "x/cancel", "cancel", "c:d e%f", "%2F", "?q=1&r#s", "ünïcode ✓", "..", "a//b"]
+DEAF = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: print("SIGTERM", flush=True))
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
 SLEEPER = {"kind": "shell", "argv": ["sleep", "300"]}
 
 
@@ -71,6 +87,25 @@ async def test_tasks_are_listed_in_windows_with_how_many_there_are(site: Site) -
         assert (reply.status, reply.code) == (400, "VALIDATION_ERROR"), wrong
 
 
+async def test_others_are_let_in_while_a_long_list_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "_STRETCH", 0)
+    turns = 0
+
+    async def beat() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beating = asyncio.create_task(beat())
+    written = await listed(range(100), total=200)
+    beating.cancel()
+    assert json.loads(bytes(written.body)) == {"total": 200, "items": list(range(100))}
+    assert turns > 50
+
+
 async def test_any_id_can_be_asked_for_and_cancelled(site: Site) -> None:
     await site.seed(*map(a_task, ODD))
     for task_id in ODD:
@@ -79,6 +114,14 @@ async def test_any_id_can_be_asked_for_and_cancelled(site: Site) -> None:
         reply = await site.client.ask("POST", f"{path_of(task_id)}/cancel")
         assert (reply.status, reply.json["done"]) == (200, {task_id: "cancelled"})
     assert site.project.states() == {"CANCELLED": len(ODD)}
+
+
+async def test_what_is_no_text_is_nobodys_id(site: Site) -> None:
+    await site.seed(a_task("\ufffd"))
+    for wrong in ("%FF", "%C0%AF", "%ED%A0%80"):  # each would be shown as that character
+        reply = await site.client.ask("DELETE", f"/api/v1/tasks/{wrong}?purge=true")
+        assert (reply.status, reply.code) == (400, "VALIDATION_ERROR")
+    assert site.project.states() == {"READY": 1}
 
 
 async def test_an_id_that_ends_in_a_verb_is_no_verb(site: Site) -> None:
@@ -154,18 +197,47 @@ async def test_a_running_task_that_is_purged_leaves_no_process(site: Site) -> No
 
 
 async def test_a_command_is_carried_out_though_its_client_has_gone(project: Project) -> None:
-    project.settings("grace: 0.3\nshell: {allow: [sh]}\n")
-    deaf = {"kind": "shell", "argv": ["sh", "-c", "trap '' TERM; echo deaf; sleep 300; true"]}
-    async with project.engine() as engine, serving(engine) as client:
-        await engine.execute(Seed(project.dag(a_task("long", payload=deaf))))
-        await engine.start_worker("codex")
-        await until(lambda: len(tagged(engine.layout.state)) == 2, "it is deaf")
-        with client.connect() as wire:
-            known = f"Host: localhost\r\nAuthorization: Bearer {client.token}"
-            path = "/api/v1/tasks/long?purge=true"
-            wire.sendall(f"DELETE {path} HTTP/1.1\r\n{known}\r\n\r\n".encode())
-            await until(lambda: not project.states(), "it is purged")
-        await until(lambda: not tagged(engine.layout.state), "its processes are gone")
+    project.settings("grace: 0.5\n")
+    deaf = await asyncio.create_subprocess_exec(sys.executable, "-c", DEAF, stdout=subprocess.PIPE)
+    try:
+        assert deaf.stdout
+        assert await deaf.stdout.readline() == b"ready\n"
+        async with project.engine() as engine, serving(engine) as client, asyncio.timeout(PATIENCE):
+            await client.post("/api/v1/agents", {"id": "deaf", "type": "robot", "pid": deaf.pid})
+            with client.connect() as wire:
+                head = f"Host: localhost\r\nAuthorization: Bearer {client.token}\r\n"
+                path = "/api/v1/agents/deaf?end=true"
+                wire.sendall(f"DELETE {path} HTTP/1.1\r\n{head}\r\n".encode())
+                assert await deaf.stdout.readline() == b"SIGTERM\n"
+            # It has gone; and nobody else has a reason to kill that process.
+            assert await deaf.wait() == -signal.SIGKILL
+
+            async def is_forgotten() -> bool:
+                return not await client.get("/api/v1/agents")
+
+            await until(is_forgotten, "it is forgotten")
+    finally:
+        with suppress(ProcessLookupError):
+            deaf.kill()
+        await deaf.wait()
+
+
+async def test_what_is_cut_short_by_the_end_of_the_server_is_told_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def slow() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(site.engine.queries, "holds", slow)
+    monkeypatch.setattr(api, "_GRACE", 0.1)
+    async with serving(site.engine) as client:
+        asking = asyncio.create_task(client.ask("GET", "/api/v1/holds"))
+        await asked.wait()
+    reply = await asking
+    assert (reply.status, reply.code) == (503, "IO_ERROR")
 
 
 async def test_a_task_is_killed_retried_and_released(site: Site) -> None:
@@ -242,13 +314,19 @@ async def test_a_registration_that_is_wrong_is_refused(site: Site, body: str) ->
 
 
 async def test_alerts_are_listed_until_somebody_has_seen_to_them(site: Site) -> None:
-    alert = NewAlert(AlertKind.LOG, "web.log", "2 lines")
-    await site.engine._store.raise_alerts([alert])
-    (found,) = await site.client.get("/api/v1/alerts")
+    (site.engine.layout.alerts / "one.md").write_text("    ERROR \x1b[31mred\n")
+    alert = NewAlert(AlertKind.LOG, "web.log", "2 lines", body="alerts/one.md")
+    await site.engine._store.raise_alerts([alert, NewAlert(AlertKind.DELIVERY, "hook", "is down")])
+    found, other = await site.client.get("/api/v1/alerts")
+    shown = await site.client.get(f"/api/v1/alerts/{found['id']}")
+    assert shown == found | {"text": "    ERROR red"}
+    assert (await site.client.get(f"/api/v1/alerts/{other['id']}"))["text"] == "is down"
+    assert (await site.client.ask("GET", "/api/v1/alerts/99")).status == 404
+    await site.client.ask("POST", f"/api/v1/alerts/{other['id']}/ack")
     assert (await site.client.ask("POST", f"/api/v1/alerts/{found['id']}/ack")).status == 200
     assert await site.client.get("/api/v1/alerts") == []
-    (seen,) = await site.client.get("/api/v1/alerts?all=true")
-    assert seen["acknowledgedAt"]
+    seen = await site.client.get("/api/v1/alerts?all=true")
+    assert [bool(one["acknowledgedAt"]) for one in seen] == [True, True]
     again = await site.client.ask("POST", f"/api/v1/alerts/{found['id']}/ack")
     assert again.code == "VALIDATION_ERROR"
     assert (await site.client.ask("POST", "/api/v1/alerts/99/ack")).status == 404

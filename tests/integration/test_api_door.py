@@ -6,15 +6,18 @@ import asyncio
 import os
 import secrets
 import stat
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from support.api import Client, serving
 from support.engines import Project, until
+from support.patience import PATIENCE
 
 from engine.api import door, wire
 from engine.api.app import make_app
 from engine.api.token import read_token
+from engine.api.wire import Wire
 from engine.errors import StorageError, ValidationError
 
 if TYPE_CHECKING:
@@ -46,6 +49,11 @@ def routes() -> list[tuple[str, str]]:
     return [*found, ("GET", "/openapi.json"), ("GET", "/nothing"), ("OPTIONS", "/health")]
 
 
+def known(client: Client) -> str:
+    """Return the header that shows the token."""
+    return f"Authorization: Bearer {client.token}\r\n"
+
+
 async def test_no_route_answers_without_the_token(client: Client) -> None:
     assert len(routes()) > 25
     for method, path in routes():
@@ -70,6 +78,10 @@ async def test_the_token_is_taken_however_its_scheme_is_written(client: Client) 
         ("evil.example", 421),
         ("127.0.0.1.evil.example", 421),
         ("", 421),
+        ("[::1].evil.example", 421),
+        ("[::1", 421),
+        ("localhost:80@evil.example", 421),
+        ("localhost:80, evil.example", 421),
     ],
 )
 async def test_only_names_of_this_machine_are_answered_to(
@@ -105,17 +117,27 @@ async def test_what_is_too_large_is_refused(client: Client) -> None:
     assert (reply.status, reply.code) == (413, "VALIDATION_ERROR")
     chunks = iter([large[:40_000], large[40_000:]])  # no Content-Length says so first
     assert (await client.ask("POST", "/api/v1/agents", body=chunks)).status == 413
-    for head in ({"X-Long": "x" * door.MOST_HEAD}, {}):
-        path = "/health" if head else f"/health?{'x' * door.MOST_HEAD}"
+    words = "x" * door.MOST_HEAD
+    for path, head in (("/health", {"X-Long": words}), (f"/health?{words}", {})):
         reply = await client.ask("GET", path, headers=head)
-        assert reply.status in {400, 431}
-        assert reply.code == "VALIDATION_ERROR"
+        assert (reply.status, reply.code) == (431, "VALIDATION_ERROR")
+    endless = await asyncio.to_thread(client.say, f"GET /health HTTP/1.1\r\nX-Long: {words}")
+    assert endless.startswith(b"HTTP/1.1 431")
 
 
 async def test_what_is_no_http_gets_an_answer_that_is(client: Client) -> None:
     said = await asyncio.to_thread(client.say, "hello\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 400")
     assert b'"code": "VALIDATION_ERROR"' in said
+
+
+async def test_a_request_whose_end_can_be_found_in_two_ways_is_refused(client: Client) -> None:
+    head = f"POST /api/v1/hold HTTP/1.1\r\nHost: localhost\r\n{known(client)}"
+    both = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    said = await asyncio.to_thread(client.say, f"{head}{both}GET /health HTTP/1.1\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400")
+    assert said.count(b"HTTP/1.1") == 1  # and what follows is no request
+    assert await client.get("/api/v1/holds") == []
 
 
 @pytest.mark.parametrize(
@@ -148,12 +170,55 @@ async def test_connections_are_counted(client: Client, monkeypatch: pytest.Monke
 
 
 async def test_requests_follow_each_other_on_one_connection(client: Client) -> None:
-    known = f"Authorization: Bearer {client.token}"
-    request = f"GET /api/v1/agents HTTP/1.1\r\nHost: localhost\r\n{known}\r\n"
+    request = f"GET /api/v1/agents HTTP/1.1\r\nHost: localhost\r\n{known(client)}"
     said = await asyncio.to_thread(
         client.say, f"{request}\r\n{request}\r\n{request}Connection: close\r\n\r\n"
     )
     assert said.count(OK) == 3
+
+
+async def test_who_reads_no_answer_is_let_go(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "STALLED", 0.1)
+
+    def ask_on() -> None:
+        with client.connect() as one:
+            while True:
+                one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+
+    with pytest.raises(ConnectionError):
+        await asyncio.to_thread(ask_on)
+
+
+async def test_who_reads_no_answer_does_not_keep_the_server_from_ending(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: set[Wire] = set()
+    pause, resume = Wire.pause_writing, Wire.resume_writing
+
+    def pause_writing(one: Wire) -> None:
+        held.add(one)
+        pause(one)
+
+    def resume_writing(one: Wire) -> None:
+        held.discard(one)
+        resume(one)
+
+    monkeypatch.setattr(Wire, "pause_writing", pause_writing)
+    monkeypatch.setattr(Wire, "resume_writing", resume_writing)
+    with ExitStack() as stack:
+        async with serving(engine) as client:
+            one = stack.enter_context(client.connect())
+            request = f"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n{known(client)}\r\n"
+            await asyncio.to_thread(one.sendall, request.encode() * 300)
+
+            async def is_held() -> bool:
+                return (await client.ask("GET", "/health")).status == 200 and bool(held)
+
+            await until(is_held, "the server waits for its client")
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < PATIENCE / 10
 
 
 # The token
@@ -222,10 +287,14 @@ async def test_an_address_that_others_can_reach_needs_names(engine: Engine) -> N
 
 async def test_a_port_that_is_taken_is_told(engine: Engine) -> None:
     async with serving(engine) as client:
-        with pytest.raises(StorageError, match=f":{client.port}: Address already in use"):
+        with pytest.raises(
+            StorageError, match=f":{client.port}: Address already in use; .* end what"
+        ):
             async with serving(engine, port=client.port):
                 pass
         assert (await client.ask("GET", "/health")).status == 200
-    with pytest.raises(StorageError, match="cannot listen on"):
+    with pytest.raises(
+        StorageError, match=r"cannot listen on nobody.invalid.*; choose another address"
+    ):
         async with serving(engine, host="nobody.invalid"):
             pass

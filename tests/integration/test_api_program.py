@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from support.api import Client
 from support.patience import PATIENCE
-from support.program import LONG, Project, outcome
+from support.program import LONG, Project, eventually, outcome
 
 import engine.api
 from engine.api import load_serving
+from engine.api.wire import MOST_CONNECTIONS
 from engine.errors import CommandNotAllowed
 
 if TYPE_CHECKING:
@@ -62,6 +65,31 @@ def test_it_ends_at_a_signal_also_while_somebody_streams(
             assert time.monotonic() - began < PATIENCE / 10
             while wire.recv(65536):
                 pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process is set")
+def test_a_flood_of_connections_takes_few_of_our_files(project: Project) -> None:
+    with served(project) as (process, client), ExitStack() as flood:
+        server = psutil.Process(process.pid)
+        most = server.num_fds() + 6 * MOST_CONNECTIONS
+        server.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+        server.suspend()  # so that all of them are there at once
+        for _ in range(2 * most):
+            one = flood.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex((client.host, client.port))
+        server.resume()
+        flood.close()
+
+        def is_room() -> bool:
+            with suppress(OSError):
+                return client.ask_now("GET", "/health").status == 200
+            return False
+
+        eventually(is_room)
+        process.terminate()
+        code, _, err = outcome(process)
+        assert (code, err) == (0, "")  # no file was missing
 
 
 def test_a_second_one_on_the_same_port_says_so_and_changes_nothing(project: Project) -> None:

@@ -55,6 +55,7 @@ def test_alerts_are_listed_until_they_are_acknowledged(project: Project) -> None
 def test_an_alert_is_shown_with_all_that_it_tells(project: Project) -> None:
     assert project.ok("alerts", "show", "1") == "# 2 lines in app.log\n\n    ERROR red\n"
     assert project.ok("alerts", "show", "2") == "it is down\n"
+    assert project.json("alerts", "show", "1")["text"] == "# 2 lines in app.log\n\n    ERROR red"
 
 
 def test_what_is_no_alert_is_refused_and_the_others_are_done(project: Project) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sqlite3
 import sys
+import tempfile
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.engines import until
 from support.stores import tuples
 
@@ -20,6 +24,7 @@ from engine.courier import Courier
 from engine.feed import Feed
 from engine.files import Layout
 from engine.model import AlertKind, NewAlert
+from engine.processes import calling
 from engine.store.lookout import Lookout
 from engine.store.reader import Reader
 from engine.store.store import Store
@@ -27,8 +32,6 @@ from engine.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-    import pytest
 
 ALERT = NewAlert(AlertKind.LOG, "app.log", "1 line in app.log: ERROR", body="alerts/one.md")
 
@@ -181,6 +184,18 @@ async def test_what_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Mon
         assert post.alerts() == [ALERT.summary]
 
 
+async def test_a_clock_that_is_set_back_puts_nothing_off_for_days(tmp_path: Path) -> None:
+    config = AlertsConfig(mailbox=Mailbox("post/mail.txt"))
+    async with a_post(tmp_path, config) as post:
+        await post.raised()
+        await until(lambda: post.waiting() and post.waiting()[0][2] == 1, "it was tried")
+        (tmp_path / "post").mkdir()
+        with closing(sqlite3.connect(post.layout.database)) as db, db:
+            db.execute("UPDATE deliveries SET next_at = '2999-01-01T00:00:00.000Z'")
+        await post.until_delivered()
+    assert (tmp_path / "post" / "mail.txt").exists()
+
+
 async def test_then_it_is_reported_once_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +250,16 @@ async def test_a_secret_in_a_complaint_is_not_told(
     assert "bad token [HOOK_TOKEN]" in post.alerts()[1]
 
 
+async def test_no_file_but_one_of_alerts_is_handed_on(tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("not for others")
+    config = AlertsConfig(command=command(tmp_path))
+    async with a_post(tmp_path, config) as post:
+        for body in ("../private", str(tmp_path / "private"), "alerts/../../private", ".."):
+            await post.raised(NewAlert(AlertKind.LOG, "a", "b", body=body))
+        await post.until_delivered()
+    assert "not for others" not in (tmp_path / "got").read_text()
+
+
 async def test_nobody_delivers_to_what_is_not_wanted_any_more(tmp_path: Path) -> None:
     async with a_post(tmp_path, AlertsConfig()) as post:
         await post.store.raise_alerts([ALERT], ["mailbox"])
@@ -249,3 +274,59 @@ async def test_a_line_of_a_mailbox_cannot_act(tmp_path: Path) -> None:
         await post.until_delivered()
     (line,) = (tmp_path / "mail.txt").read_text().splitlines()
     assert line.endswith("system:log-watcher -> operator: evil line")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+async def test_a_mailbox_that_is_no_file_is_told_and_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    quickly(monkeypatch, most=1)
+    mail = tmp_path / "mail.txt"
+    match kind:
+        case "pipe":
+            os.mkfifo(mail)
+        case "device":
+            mail.symlink_to("/dev/full")
+        case "folder":
+            mail.mkdir()
+    async with a_post(tmp_path, AlertsConfig(mailbox=Mailbox("mail.txt"))) as post:
+        await post.raised()
+        await post.until_delivered()
+    assert post.alerts()[1].startswith(f"alerts do not reach the mailbox: {mail}: ")
+
+
+async def test_a_mailbox_on_a_full_disk_has_not_got_the_alert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickly(monkeypatch, most=1000)
+    mail = tmp_path / "mail.txt"
+    config = AlertsConfig(mailbox=Mailbox("mail.txt"))
+    write = os.write
+    monkeypatch.setattr("engine.files.os.write", lambda handle, data: write(handle, data[:10]))
+    async with a_post(tmp_path, config) as post:
+        await post.raised()
+        await until(lambda: post.waiting() and post.waiting()[0][2] >= 1, "it was tried")
+        monkeypatch.undo()
+        await post.until_delivered()
+    assert "1 line in app.log: ERROR" in mail.read_text()
+
+
+async def test_a_command_that_floods_fills_neither_disk_nor_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quickly(monkeypatch, most=1)
+    monkeypatch.setattr(calling, "_FLOOD", 1 << 20)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    script = (
+        "import os, sys, time; line = b'x' * 65535 + b'\\n'\n"
+        "held = lambda: os.fstat(2).st_blocks * 512\n"
+        "for _ in range(3):\n"
+        "    while held() < 8 << 20: os.write(1, line); os.write(2, line)\n"
+        "    while held() >= 8 << 20: time.sleep(0.01)\n"
+        "sys.exit('three times it was too much')\n"
+    )
+    config = AlertsConfig(command=(sys.executable, "-c", script))
+    async with a_post(tmp_path, config) as post:
+        await post.raised()
+        await post.until_delivered()
+    assert "ended with 1: three times it was too much" in post.alerts()[1]

@@ -299,8 +299,14 @@ def test_a_service_that_is_not_well_is_told_while_somebody_wants_it(
     state: ServiceState, kept: bool, level: str | None
 ) -> None:
     keeper = HOST if kept else ProcessId(1, "gone")
-    seen = facts(Vitals(services=(KeptService("web", state, "port 80", keeper),)))
+    seen = facts(Vitals(services=(KeptService("web", state, "port 80", 0, keeper),)))
     assert told(seen) == ([] if level is None else [(level, "service", "web")])
+
+
+@pytest.mark.parametrize(("restarts", "levels"), [(0, []), (1, ["warning"])])
+def test_a_service_that_waits_for_its_next_start_is_told(restarts: int, levels: list[str]) -> None:
+    service = KeptService("web", ServiceState.WAITING, "it ended with 3", restarts, HOST)
+    assert [level for level, _, _ in told(facts(Vitals(services=(service,))))] == levels
 
 
 def test_alerts_of_an_error_that_nobody_acknowledged_are_a_warning() -> None:

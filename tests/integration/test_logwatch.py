@@ -5,105 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from support.clock import ManualClock
 from support.engines import Project, until
 from support.stores import a_task, tuples
 
 from engine.commands import Purge, Seed
-from engine.config import WatchConfig
 from engine.errors import StorageError
-from engine.files import Layout
 from engine.logwatch import gathering
-from engine.logwatch.watcher import LogWatcher
-from engine.store.lookout import Lookout
-from engine.store.reader import Reader
-from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from support.logs import LogDesk
 
 
-class Desk:
-    """A store, and watchers over it that look when they are told to."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.layout = Layout(folder / "state")
-        self.clock = ManualClock()
-        self.log = folder / "app.log"
-        self._stack = AsyncExitStack()
-        self.store = Store(self.layout, self.clock, lease=600)
-        self._reader = Reader(self.layout.database)
-        self._watcher: LogWatcher | None = None
-
-    async def open(self) -> None:
-        self.layout.create()
-        await self.store.open()
-        self._stack.push_async_callback(self.store.close)
-        await self._stack.enter_async_context(self._reader)
-
-    async def close(self) -> None:
-        await self.end()
-        await self._stack.aclose()
-
-    async def watcher(self, *files: str, **settings: Any) -> LogWatcher:
-        """Return a watcher that has begun as one of a new process does."""
-        watcher = LogWatcher(
-            config=WatchConfig(files=files or ("app.log",), **settings),
-            targets=(),
-            store=self.store,
-            lookout=Lookout(self._reader, self.clock),
-            layout=self.layout,
-            project=self.folder,
-            clock=self.clock,
-        )
-        await self.end()
-        await self.store.begin_watching()
-        await watcher.begin()
-        self._watcher = watcher
-        return watcher
-
-    async def end(self) -> None:
-        if self._watcher is not None:
-            await self._watcher.end()
-
-    def write(self, *lines: str, end: str = "\n") -> None:
-        with self.log.open("a") as file:
-            file.write("\n".join(lines) + end)
-
-    async def look(self, watcher: LogWatcher, after: float = 2.0) -> None:
-        await self.clock.advance(after)
-        await watcher.look()
-
-    def alerts(self) -> list[tuple[int, str]]:
-        """Return the count and the summary of each alert."""
-        return tuples(self.layout, "SELECT count, summary FROM alerts ORDER BY id")
-
-    def bodies(self) -> list[str]:
-        """Return the lines found that the bodies of all alerts have."""
-        rows = tuples(self.layout, "SELECT body FROM alerts ORDER BY id")
-        return [
-            line.strip()
-            for (body,) in rows
-            for line in (self.layout.state / body).read_text().splitlines()
-            if line.startswith("    ")
-        ]
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    desk = Desk(tmp_path)
-    await desk.open()
-    yield desk
-    await desk.close()
-
-
-async def test_an_alert_is_a_row_an_event_and_a_file(desk: Desk) -> None:
+async def test_an_alert_is_a_row_an_event_and_a_file(desk: LogDesk) -> None:
     watcher = await desk.watcher()
     await desk.look(watcher)
     desk.write("all is well", "2026-01-01 ERROR the door is open", "INFO: no ERROR at all")
@@ -121,7 +37,7 @@ async def test_an_alert_is_a_row_an_event_and_a_file(desk: Desk) -> None:
     assert len(desk.alerts()) == 1
 
 
-async def test_lines_within_the_cooldown_wait_and_none_is_lost(desk: Desk) -> None:
+async def test_lines_within_the_cooldown_wait_and_none_is_lost(desk: LogDesk) -> None:
     watcher = await desk.watcher()
     await desk.look(watcher)
     desk.write("ERROR 0")
@@ -136,7 +52,7 @@ async def test_lines_within_the_cooldown_wait_and_none_is_lost(desk: Desk) -> No
     assert desk.bodies() == [f"ERROR {number}" for number in range(40)]
 
 
-async def test_a_cooldown_outlives_the_process(desk: Desk) -> None:
+async def test_a_cooldown_outlives_the_process(desk: LogDesk) -> None:
     watcher = await desk.watcher()
     await desk.look(watcher)
     desk.write("ERROR 0")
@@ -155,7 +71,7 @@ async def test_a_cooldown_outlives_the_process(desk: Desk) -> None:
 
 @pytest.mark.parametrize("after_bodies", [False, True])
 async def test_whoever_dies_before_the_commit_loses_no_line_and_tells_none_twice(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, after_bodies: bool
+    desk: LogDesk, monkeypatch: pytest.MonkeyPatch, after_bodies: bool
 ) -> None:
     watcher = await desk.watcher()
     await desk.look(watcher)
@@ -181,7 +97,7 @@ async def test_whoever_dies_before_the_commit_loses_no_line_and_tells_none_twice
 
 
 async def test_a_store_that_fails_for_a_while_costs_nothing(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: LogDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watcher = await desk.watcher()
     await desk.look(watcher)
@@ -202,25 +118,26 @@ async def test_a_store_that_fails_for_a_while_costs_nothing(
 
 
 async def test_a_folder_that_takes_no_draft_for_a_while_costs_nothing(
-    desk: Desk, caplog: pytest.LogCaptureFixture
+    desk: LogDesk, caplog: pytest.LogCaptureFixture
 ) -> None:
     watcher = await desk.watcher()
     await desk.look(watcher)
     desk.layout.alerts.rmdir()
+    desk.layout.alerts.touch()
     for number in range(3):
         desk.write(f"ERROR {number}")
         await desk.look(watcher, 10)
     assert desk.alerts() == []
     assert [record.message for record in caplog.records] == [
-        f"app.log: {desk.layout.alert_draft(f'file:{desk.log}')}: No such file or directory"
+        f"app.log: {desk.layout.alert_draft(f'file:{desk.log}')}: Not a directory"
     ]
-    desk.layout.alerts.mkdir()
+    desk.layout.alerts.unlink()
     await desk.look(watcher, 10)
     assert [count for count, _ in desk.alerts()] == [3]
     assert desk.bodies() == ["ERROR 0", "ERROR 1", "ERROR 2"]
 
 
-async def test_what_was_written_before_anybody_watched_is_not_told(desk: Desk) -> None:
+async def test_what_was_written_before_anybody_watched_is_not_told(desk: LogDesk) -> None:
     desk.write("ERROR of last year")
     watcher = await desk.watcher()
     await desk.look(watcher)
@@ -230,7 +147,7 @@ async def test_what_was_written_before_anybody_watched_is_not_told(desk: Desk) -
     assert desk.bodies() == ["ERROR of today"]
 
 
-async def test_what_was_written_while_nobody_watched_is(desk: Desk) -> None:
+async def test_what_was_written_while_nobody_watched_is(desk: LogDesk) -> None:
     watcher = await desk.watcher("*.log")
     await desk.look(watcher)
     await desk.look(watcher, 10)
@@ -241,7 +158,7 @@ async def test_what_was_written_while_nobody_watched_is(desk: Desk) -> None:
     assert desk.bodies() == ["ERROR in a new file"]
 
 
-async def test_who_is_not_watched_any_more_is_forgotten(desk: Desk) -> None:
+async def test_who_is_not_watched_any_more_is_forgotten(desk: LogDesk) -> None:
     watcher = await desk.watcher()
     desk.write("well")
     await desk.look(watcher)
@@ -259,7 +176,7 @@ async def test_who_is_not_watched_any_more_is_forgotten(desk: Desk) -> None:
     assert desk.bodies() == ["ERROR again"]
 
 
-async def test_a_traceback_comes_with_its_lines(desk: Desk) -> None:
+async def test_a_traceback_comes_with_its_lines(desk: LogDesk) -> None:
     watcher = await desk.watcher()
     await desk.look(watcher)
     desk.write(
@@ -284,7 +201,7 @@ async def test_a_traceback_comes_with_its_lines(desk: Desk) -> None:
 
 
 async def test_nothing_in_a_log_can_act_or_tell_a_secret(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: LogDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOOR_TOKEN", "open-sesame-42")
     watcher = await desk.watcher()
@@ -300,7 +217,7 @@ async def test_nothing_in_a_log_can_act_or_tell_a_secret(
 
 
 async def test_a_body_has_an_end_but_the_count_has_none(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: LogDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gathering, "LARGEST", 1000)
     watcher = await desk.watcher()

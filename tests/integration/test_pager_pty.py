@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ import pexpect
 import pyte
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+_LINE = re.compile(r"line (\d+) red")
 _PROGRAM = """
 import asyncio, signal, sys
 from pathlib import Path
@@ -87,9 +90,16 @@ class Terminal:
         self._stream.feed(data.replace("\x1b[>", "\x1b[?").replace("\x1b[<u", ""))
 
     def until(self, words: str) -> None:
+        self._until(lambda text: words in text)
+
+    def until_line(self, number: int) -> None:
+        """Wait for this line of the log or a later one: it grows faster than a picture is seen."""
+        self._until(lambda text: any(int(n) >= number for n in _LINE.findall(text)))
+
+    def _until(self, holds: Callable[[str], bool]) -> None:
         end = time.monotonic() + 20
-        while words not in "\n".join(self._screen.display):
-            assert time.monotonic() < end, "\n".join(self._screen.display)
+        while not holds(text := "\n".join(self._screen.display)):
+            assert time.monotonic() < end, text
             self.read()
 
 
@@ -97,7 +107,7 @@ def test_the_pager_has_the_terminal_alone_and_everything_else_goes_on(tmp_path: 
     terminal = Terminal(tmp_path)
     beats = tmp_path / "beats"
     try:
-        terminal.until("line 20 red")
+        terminal.until_line(20)
         terminal.child.send("P")
         terminal.until("PAGER SHOWS /")
         terminal.raw = ""
@@ -113,7 +123,7 @@ def test_the_pager_has_the_terminal_alone_and_everything_else_goes_on(tmp_path: 
         terminal.until("INTERRUPTED")
         terminal.child.send("leave\n")
         terminal.until("follows")
-        terminal.until(f"line {since + 250} red")
+        terminal.until_line(since + 250)
         terminal.child.send("q")
         terminal.child.expect(pexpect.EOF)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support.clock import ManualClock
 from support.engines import Project, until
-from support.stores import tuples
+from support.stores import a_task, tuples
 
 from engine import registry as registry_module
-from engine.commands import BeatAgents, RegisterAgent, UnregisterAgents
+from engine.commands import BeatAgents, RegisterAgent, Seed, UnregisterAgents
 from engine.config import Config
-from engine.errors import LeaseConflict, ValidationError
+from engine.errors import Code, LeaseConflict, ValidationError
 from engine.files import Layout
 from engine.model import External, ProcessId
 from engine.processes.signalling import identify
@@ -28,10 +29,11 @@ from engine.store.reader import Reader
 from engine.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+SLEEPING = {"kind": "shell", "argv": ["sleep", "600"]}
 
 
 class Room:
@@ -106,14 +108,30 @@ async def test_one_without_process_or_window_must_beat(room: Room) -> None:
     await room.store.register_agent(External("far", "robot"))
     watch = room.watch
     for _ in range(10):
-        await room.clock.advance(200)
+        await room.clock.advance(50)
         await room.store.beat_agents(["far"])
         await watch.look()
+    for _ in range(6):
+        await room.clock.advance(50)
+        await watch.look()
     assert room.ids() == ["far"]
-    await room.clock.advance(301)
+    await room.clock.advance(1)
     await watch.look()
     assert room.ids() == []
     assert room.alerts() == ["agent far (robot) vanished: it was silent for 5:01"]
+
+
+async def test_who_slept_has_the_time_to_beat_again(room: Room) -> None:
+    await room.store.register_agent(External("far", "robot"))
+    watch = room.watch
+    await watch.look()
+    await room.clock.advance(8 * 3600)
+    for _ in range(6):
+        await watch.look()
+        await room.clock.advance(50)
+    assert room.ids() == ["far"]
+    await watch.look()
+    assert room.ids() == []
 
 
 async def test_two_registrars_in_a_race_make_one_entry(tmp_path: Path) -> None:
@@ -195,42 +213,106 @@ async def test_one_can_be_ended(project: Project, sleeper: subprocess.Popen[byte
     async with project.engine() as engine:
         await engine.execute(RegisterAgent(External("mine", "claude", who(sleeper))))
         receipt = await engine.execute(UnregisterAgents(("mine", "other"), end=True))
-        assert receipt.done == {"mine": "ended"}
+        assert receipt.done == {"mine": f"ended: pid {sleeper.pid}"}
         assert [refusal.subject for refusal in receipt.refused] == ["other"]
         assert sleeper.wait(5) == -15
         receipt = await engine.execute(BeatAgents(("mine",)))
         assert receipt.done == {}
 
 
-@pytest.mark.skipif(shutil.which("tmux") is None, reason="there is no tmux")
-async def test_a_window_of_tmux_is_an_agents_place(
-    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_none_of_the_fleet_is_ended_by_mistake(project: Project) -> None:
+    project.settings(json.dumps({"shell": {"allow": ["sleep"]}}))
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag(a_task("t", payload=SLEEPING))))
+        worker = project.work("codex-9")
+        sql = "SELECT pid FROM runs WHERE pid IS NOT NULL"
+        await until(lambda: tuples(project.layout, sql), "it runs")
+        ((leader,),) = tuples(project.layout, sql)
+        pids = {"worker": worker.pid, "run": leader, "me": os.getpid(), "parent": os.getppid()}
+        for name, pid in (pids | {"init": 1}).items():
+            await engine.execute(RegisterAgent(External(name, "claude", identify(pid))))
+        ending = UnregisterAgents((*pids, "init"), end=True)
+        for dry_run in (True, False):
+            receipt = await engine.execute(ending, dry_run=dry_run)
+            assert receipt.done == {}
+            assert [refusal.code for refusal in receipt.refused] == [Code.COMMAND_NOT_ALLOWED] * 5
+        assert identify(leader) is not None
+        assert worker.poll() is None
+
+
+@pytest.fixture
+def tmux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    if shutil.which("tmux") is None:
+        pytest.skip("there is no tmux")
     monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
     monkeypatch.delenv("TMUX", raising=False)
 
-    def tmux(*words: str) -> None:
-        subprocess.run(["tmux", "-f", "/dev/null", *words], check=True, stdout=subprocess.DEVNULL)
+    def tmux(*words: str) -> str:
+        argv = ["tmux", "-u", "-f", "/dev/null", *words]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
     tmux("new-session", "-d", "-s", "fleet", "-n", "one", *SLEEPER)
-    try:
-        tmux("new-window", "-d", "-t", "fleet", "-n", "two", *SLEEPER)
-        async with project.engine() as engine:
-            await engine.execute(RegisterAgent(External("a", "claude", tmux="fleet:one")))
-            await engine.execute(RegisterAgent(External("b", "claude", tmux="fleet:two")))
-            await engine.start_worker("codex")
-            await engine.execute(UnregisterAgents(("a",), end=True))
-            rows = await engine.queries.externals()
-            assert [row.id for row in rows] == ["b"]
-            tmux("kill-window", "-t", "fleet:two")
-            await until(
-                lambda: not tuples(project.layout, "SELECT 1 FROM externals"), "b is missed"
-            )
-        (alert,) = tuples(project.layout, "SELECT summary FROM alerts")
-        assert alert == ("agent b (claude) vanished: its window fleet:two is gone",)
-    finally:
-        with suppress(subprocess.CalledProcessError):
-            tmux("kill-server")
+    yield tmux
+    with suppress(subprocess.CalledProcessError):
+        tmux("kill-server")
+
+
+async def test_a_window_of_tmux_is_an_agents_place(
+    project: Project, tmux: Callable[..., str]
+) -> None:
+    tmux("new-window", "-d", "-t", "fleet", "-n", "two", *SLEEPER)
+    async with project.engine() as engine:
+        await engine.execute(RegisterAgent(External("a", "claude", tmux="fleet:one")))
+        await engine.execute(RegisterAgent(External("b", "claude", tmux="fleet:two")))
+        await engine.start_worker("codex")
+        await engine.execute(UnregisterAgents(("a",), end=True))
+        rows = await engine.queries.externals()
+        assert [row.id for row in rows] == ["b"]
+        tmux("kill-window", "-t", "fleet:two")
+        await until(lambda: not tuples(project.layout, "SELECT 1 FROM externals"), "b is missed")
+    (alert,) = tuples(project.layout, "SELECT summary FROM alerts")
+    assert alert == ("agent b (claude) vanished: its window fleet:two is gone",)
+
+
+async def test_windows_are_told_apart_whatever_they_are_called(
+    project: Project, tmux: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    for name in ("3", "b\u00fcro", "li\u2028ne", "twins", "twins"):
+        tmux("new-window", "-d", "-t", "fleet", "-n", name, *SLEEPER)
+    tmux("new-session", "-d", "-s", "fleet-2", *SLEEPER)
+    tmux("new-window", "-d", "-t", "fleet-2", *SLEEPER)
+    named = {
+        "index": "fleet:3",
+        "umlaut": "fleet:b\u00fcro",
+        "twin": "fleet:twins",
+        "all": "fleet-2",
+    }
+    async with project.engine() as engine:
+        for name, window in named.items():
+            await engine.execute(RegisterAgent(External(name, "claude", tmux=window)))
+        with pytest.raises(ValidationError, match="no window"):
+            await engine.execute(RegisterAgent(External("other", "claude", tmux="flee:one")))
+        receipt = await engine.execute(UnregisterAgents((*named,), end=True))
+        assert set(receipt.done) == {"index", "umlaut", "all"}
+        assert "several windows are called fleet:twins" in receipt.refused[0].message
+    left = tmux("list-windows", "-a", "-F", "#{session_name}:#{window_index}").split()
+    assert left == ["fleet:0", "fleet:1", "fleet:4", "fleet:5"]
+
+
+async def test_a_window_that_one_is_in_oneself_is_spared(
+    project: Project, tmux: Callable[..., str]
+) -> None:
+    script = project.folder / "end.sh"
+    register = f"{sys.executable} -m engine.cli agents register me --type claude --tmux fleet:me"
+    unregister = f"{sys.executable} -m engine.cli agents unregister me --end --yes"
+    script.write_text(f"cd {project.folder}; {register}; {unregister} 2>said; touch over; cat")
+    async with project.engine() as engine:
+        await engine.execute(Seed(project.dag()))
+    tmux("new-window", "-d", "-t", "fleet", "-n", "me", "sh", str(script))
+    await until((project.folder / "over").exists, "it was asked")
+    assert "fleet:me has process" in (project.folder / "said").read_text()
+    assert "me" in tmux("list-windows", "-a", "-F", "#{window_name}").split()
 
 
 def test_an_agent_that_nobody_has_told_of_is_found(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.engines import ENVIRONMENT, until
 from support.patience import PATIENCE
+from support.program import Project as Program
 from support.servers import answers, listens, server
 from support.stores import tuples
 
@@ -76,6 +77,26 @@ async def test_what_it_depends_on_is_ready_before_it_starts(fleet: Fleet) -> Non
         assert await ready(engine) == []
     log = fleet.log("db") + fleet.log("web")
     assert log.index("[agentmux") < log.index("begins well")
+
+
+async def test_one_that_is_started_anew_is_waited_for(fleet: Fleet) -> None:
+    fleet.add("web", "slow", ready=HTTP)
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        waiting = asyncio.create_task(ready(engine))
+        await until(fleet.lives, "it has begun")
+        await engine.execute(RestartServices(("web",)))
+        (fleet.folder / "web" / "go").touch()
+        assert await waiting == []
+
+
+async def test_what_depends_on_one_that_failed_is_not_waited_for(fleet: Fleet) -> None:
+    fleet.add("db", "crash", restart="never")
+    fleet.add("web", depends_on=["db"])
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == ["db", "web"]
+        assert fleet.row("web")[:2] == ("waiting", "for db to be ready")
 
 
 @pytest.mark.parametrize("how", ["deaf", "forks", "child"])
@@ -142,6 +163,21 @@ async def test_a_death_is_told(fleet: Fleet) -> None:
         assert fleet.alerts() == ["service web: it ended with -9"]
 
 
+async def test_who_keeps_services_watches_without_workers_too(fleet: Fleet) -> None:
+    fleet.add("web", backoff=5)
+    log, mail = fleet.folder / "app.log", fleet.folder / "mail.txt"
+    ways = {"mailbox": {"file": "mail.txt", "to": "operator"}}
+    settings = {"services": fleet.settings, "alerts": ways, "watch": {"files": ["app.log"]}}
+    fleet.project.settings(json.dumps(settings))
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == []
+        os.kill(fleet.row("web")[4], signal.SIGKILL)
+        await until(lambda: mail.exists() and "it ended with -9" in mail.read_text(), "it is told")
+        log.write_text("ERROR in a log\n")
+        await until(lambda: "ERROR in a log" in mail.read_text(), "the log is watched")
+
+
 @pytest.mark.parametrize(
     ("how", "restart", "state"),
     [
@@ -166,6 +202,36 @@ async def test_it_is_started_again(fleet: Fleet, how: str, restart: str) -> None
     async with fleet.engine() as engine:
         await engine.execute(StartServices(None))
         await until(lambda: fleet.row("web")[2] >= 3, "it was started again")
+
+
+async def test_one_that_ends_at_once_is_never_ready(fleet: Fleet) -> None:
+    fleet.add("web", command=["false"], restart="never")
+    del fleet.settings["web"]["ready"]
+    fleet.write()
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == ["web"]
+    assert " ready" not in fleet.log("web")
+
+
+async def test_one_that_cannot_be_started_says_what_it_lacks(fleet: Fleet) -> None:
+    fleet.add("web", cwd="nowhere")
+    fleet.add("db", command=["no-such-program"])
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        assert await ready(engine) == ["web", "db"]
+    assert fleet.row("web")[1] == "it cannot be started: its cwd 'nowhere' is no folder"
+    assert fleet.row("db")[1] == "it cannot be started: there is no program 'no-such-program'"
+
+
+async def test_a_log_that_is_not_there_says_why(fleet: Fleet) -> None:
+    fleet.add("web")
+    program = Program(fleet.folder)
+    async with fleet.engine():
+        pass
+    for name, why in (("web", "was never started"), ("wed", "there is no service 'wed'")):
+        done = await asyncio.to_thread(program.run, "services", "logs", name)
+        assert (done.returncode, why in done.stderr) == (1, True), done.stderr
 
 
 async def test_one_that_is_not_well_is_started_again(fleet: Fleet) -> None:
@@ -233,11 +299,25 @@ async def test_what_does_not_help_is_taken_back_and_given_up(fleet: Fleet) -> No
     assert sorted(path.name for path in (fleet.folder / "web").iterdir()) == ["dist"]
 
 
+async def test_trouble_that_stays_is_told_twice_at_most(fleet: Fleet) -> None:
+    (fleet.folder / "web").mkdir()
+    health = {"files": ["never"], "every": 0.05, "failures": 1}
+    fleet.add("web", health=health, recover={"attempts": 2, "steps": [["false"]]})
+    async with fleet.engine() as engine:
+        await engine.execute(StartServices(None))
+        await until(lambda: fleet.row("web")[2] >= 5, "it was given up, and goes on being started")
+    fault = "never is not there, or empty"
+    assert fleet.alerts() == [
+        f"service web: it is unhealthy: {fault}",
+        f"service web: {fault}; 2 recoveries did not help",
+    ]
+
+
 async def test_only_one_process_keeps_services(fleet: Fleet) -> None:
     fleet.add("web")
     async with fleet.engine() as one, fleet.engine() as other:
         await one.keeper.open()
-        with pytest.raises(LeaseConflict, match="another process"):
+        with pytest.raises(LeaseConflict, match=rf"another process \({os.getpid()}\) keeps"):
             await other.keeper.open()
 
 
@@ -259,6 +339,26 @@ async def test_operators_of_other_processes_are_obeyed(fleet: Fleet) -> None:
         assert not listens(port)
 
 
+async def test_whoever_waits_for_a_keeper_hears_of_its_end(fleet: Fleet) -> None:
+    port = fleet.add("web")
+    up = begin([sys.executable, "-m", "engine.cli", "up"], fleet.folder)
+    try:
+        await until(lambda: listens(port) and fleet.states()["web"] == "ready", "it is up")
+        up.send_signal(signal.SIGSTOP)
+        async with fleet.project.engine() as other:
+            asking = asyncio.create_task(other.execute(RestartServices(("web",))))
+            asked = "SELECT name FROM services WHERE asked IS NOT NULL"
+            await until(lambda: tuples(fleet.project.layout, asked), "it is asked")
+            up.kill()
+            up.wait()
+            with pytest.raises(CommandNotAllowed, match="has ended"):
+                await asyncio.wait_for(asking, PATIENCE)
+    finally:
+        up.kill()
+        up.wait()
+    await until(lambda: not fleet.lives(), "the guard has ended them")
+
+
 async def test_nothing_outlives_a_keeper_that_is_killed(fleet: Fleet) -> None:
     port = fleet.add("web", "forks")
     up = begin([sys.executable, "-m", "engine.cli", "up"], fleet.folder)
@@ -271,6 +371,12 @@ async def test_nothing_outlives_a_keeper_that_is_killed(fleet: Fleet) -> None:
     async with fleet.engine() as engine:
         await engine.execute(StartServices(None))
         assert await ready(engine) == []
+
+
+def test_up_without_services_leaves_no_store_behind(tmp_path: Path) -> None:
+    done = Program(tmp_path).run("up")
+    assert (done.returncode, "names no services" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_up_starts_services_and_works_through_a_dag(fleet: Fleet) -> None:
@@ -293,5 +399,8 @@ async def test_up_starts_services_and_works_through_a_dag(fleet: Fleet) -> None:
         timeout=PATIENCE,
         check=False,
     )
-    assert (done.returncode, done.stderr.count("web: ready")) == (0, 1), done.stderr
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("web: ")]
+    assert (told.count("web: ready"), told.count("web: stopped")) == (1, 1), told
+    assert told[-1] == "web: stopped"
     assert not listens(port)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from tui.actions.model import Place
+    from tui.fitted import Fitting
 
 
 class Desk:
@@ -135,9 +136,10 @@ async def desk(
     size: tuple[int, int] = (120, 40),
     watching: bool = False,
     engine: FakeEngine | None = None,
+    fitting: Fitting | None = None,
 ) -> AsyncIterator[Desk]:
     engine = engine or FakeEngine(queries if queries is not None else busy())
-    app = Dashboard(engine, watching=watching, pace=0.01, ticks=None)
+    app = Dashboard(engine, fitting, watching=watching, pace=0.01, ticks=None)
     async with app.run_test(size=size, notifications=True) as pilot:
         await settle(pilot)
         yield Desk(engine, app, pilot)
