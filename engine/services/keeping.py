@@ -274,7 +274,8 @@ class Kept:
         self._guard.lead(run_id, child.identity)
         self._lives[run_id] = {child.identity}
         self._standing = replace(self._standing, run_id=run_id, leader=child.identity)
-        await self._stand(ServiceState.STARTING, f"pid {child.identity.pid}")
+        self.tell(f"pid {child.identity.pid}")
+        await self._note(self.name, self._standing, ())
         return child
 
     def _begin_life(self) -> str:

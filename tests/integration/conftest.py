@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from support.api import Client, serving
 from support.engines import Project, a_project
 from support.finished import finish, finish_and_purge
 from support.kept import Fleet
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from engine.core import Engine
     from engine.model import ProcessId
 
 
@@ -38,6 +40,18 @@ if TYPE_CHECKING:
 def project(tmp_path: Path) -> Iterator[Project]:
     with a_project(tmp_path) as project:
         yield project
+
+
+@pytest.fixture
+async def engine(project: Project) -> AsyncIterator[Engine]:
+    async with project.engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+async def client(engine: Engine) -> AsyncIterator[Client]:
+    async with serving(engine) as client:
+        yield client
 
 
 @pytest.fixture

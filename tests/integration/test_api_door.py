@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.api import Client, serving
-from support.engines import Project, until
+from support.engines import until
 from support.patience import PATIENCE
 
 from engine.api import door, wire
@@ -22,24 +22,11 @@ from engine.errors import StorageError, ValidationError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from engine.core import Engine
 
 OK = b"HTTP/1.1 200"
-
-
-@pytest.fixture
-async def engine(project: Project) -> AsyncIterator[Engine]:
-    async with project.engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-async def client(engine: Engine) -> AsyncIterator[Client]:
-    async with serving(engine) as client:
-        yield client
 
 
 def routes() -> list[tuple[str, str]]:

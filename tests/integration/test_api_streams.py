@@ -23,18 +23,6 @@ if TYPE_CHECKING:
     from engine.core import Engine
 
 
-@pytest.fixture
-async def engine(project: Project) -> AsyncIterator[Engine]:
-    async with project.engine() as engine:
-        yield engine
-
-
-@pytest.fixture
-async def client(engine: Engine) -> AsyncIterator[Client]:
-    async with serving(engine) as client:
-        yield client
-
-
 # Logs
 
 WORDS = b"0123456789"
