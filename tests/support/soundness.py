@@ -75,6 +75,7 @@ class Tables:
             "counters",
         )
         with closing(connect(layout)) as db:
+            db.execute("BEGIN")  # another process may be writing
             rows = {name: rows_of(db, f"SELECT * FROM {name}") for name in names}
             return cls(read_tasks(db), read_events(db), rows)
 
