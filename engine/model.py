@@ -322,11 +322,22 @@ class ProcessId(Struct, frozen=True):
     started: str
 
 
+class TmuxPlace(Struct, frozen=True):
+    """A window or a session of tmux as its server knows it, whatever it is called by now.
+
+    `id`: `@3` a window, `$1` a session. A server never gives one twice.
+    """
+
+    id: str
+    server: ProcessId
+
+
 class External(Struct, frozen=True):
     """An agent that somebody else has started: by hand, in tmux, by another tool.
 
-    It is there while its process and its window (`session:window` of tmux) are; one that has
-    neither must beat. `meta` is whatever its user wants to know of it.
+    It is there while its process and its window are; one that has neither must beat. `tmux` is
+    what its user calls the window (`session:window`), `place` what that stood for when the agent
+    was registered. `meta` is whatever its user wants to know of it.
     """
 
     id: str
@@ -334,6 +345,7 @@ class External(Struct, frozen=True):
     process: ProcessId | None = None
     tmux: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    place: TmuxPlace | None = None
 
 
 @lru_cache(maxsize=1024)

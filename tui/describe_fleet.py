@@ -132,7 +132,7 @@ def _service_settings(config: ServiceConfig, width: int) -> list[Line]:
         "recover": " · ".join(_command(step.run) for step in config.recover.steps)
         if config.recover is not None
         else "",
-        "grace": duration(config.stop_timeout),
+        "stop within": duration(config.stop_timeout),
     }
     for label, text in told.items():
         if text:

@@ -7,6 +7,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from engine.commands import BeatAgents, Receipt, Refusal, RegisterAgent, UnregisterAgents
 from engine.errors import AgentmuxError, Code, CommandNotAllowed, LeaseConflict, ValidationError
 from engine.files import check_name
@@ -15,13 +17,12 @@ from engine.processes.proctable import lineage
 from engine.processes.signalling import seems_alive
 from engine.processes.tmux import end_session, end_window, leaders_in, windows
 from engine.processes.trees import end_process, is_ours
-from engine.registry import find_windows
+from engine.registry import find_place, may_be_at, windows_at
 
 if TYPE_CHECKING:
     from engine.config import Config
     from engine.files import Layout
     from engine.model import External, ProcessId
-    from engine.processes.tmux import Window
     from engine.store.lookout import Lookout
     from engine.store.store import Store
 
@@ -63,8 +64,8 @@ class AgentOrders:
         check_agent(agent)
         if agent.process is not None and not seems_alive(agent.process):
             raise ValidationError(f"there is no process {agent.process.pid}")
-        if agent.tmux is not None and not find_windows(agent.tmux, await windows()):
-            raise ValidationError(f"tmux has no window {agent.tmux!r}; `tmux lsw -a` lists them")
+        if agent.tmux is not None:
+            agent = replace(agent, place=find_place(agent.tmux, await windows()))
         new = await self._store.register_agent(agent, dry_run=dry_run)
         return Receipt(dry_run, {agent.id: "registered" if new else "updated"})
 
@@ -76,9 +77,9 @@ class AgentOrders:
         if command.end:
             for name in found:
                 try:
-                    listed = await self._check_end(known[name])
+                    there = await self._check_end(known[name])
                     if not dry_run:
-                        await self._end(known[name], listed)
+                        await self._end(known[name], there=there)
                 except AgentmuxError as error:
                     gone.remove(name)
                     refused.append(Refusal(name, error.code, str(error)))
@@ -87,12 +88,12 @@ class AgentOrders:
         counts = {f"agents {'ended' if command.end else 'forgotten'}": len(gone)} if gone else {}
         return Receipt(dry_run, done, tuple(refused), counts)
 
-    async def _check_end(self, agent: External) -> list[Window]:
-        """Return the windows of an agent that is to be ended; anybody can register anything.
+    async def _check_end(self, agent: External) -> bool:
+        """Say whether an agent that is to be ended has a window; anybody can register anything.
 
         Raises:
             CommandNotAllowed: it is this process, one that has started it, or one of the fleet.
-            LeaseConflict: the window has a name that several have.
+            LeaseConflict: its window may be there, and cannot be reached from here.
 
         """
         process, name = agent.process, agent.tmux
@@ -104,12 +105,16 @@ class AgentOrders:
                 "without --end it is forgotten"
             )
         if name is None:
-            return []
-        found = find_windows(name, await windows())
-        if ":" in name and len(found) > 1:
-            session = name.partition(":")[0]
-            listed = " or ".join(f"{session}:{one.index}" for one in found)
-            raise LeaseConflict(f"several windows are called {name}; register {listed}")
+            return False
+        seen = await windows()
+        if not may_be_at(agent.place, seen):
+            return False
+        found = windows_at(agent.place, seen)
+        if not found:
+            raise LeaseConflict(
+                f"the tmux server that has window {name} does not answer here; end it in its own "
+                "terminal; without --end it is forgotten"
+            )
         leaders = await leaders_in(found)
         ours = {os.getpid(), *(process.pid for process in fleet)} if leaders else ()
         if inside := [pid for pid in ours if leaders & lineage(pid)]:
@@ -117,15 +122,12 @@ class AgentOrders:
                 f"tmux {name} has process {min(inside)} in it, which is one of this fleet's own, "
                 "or the one that is to end it; without --end it is forgotten"
             )
-        return found
+        return True
 
-    async def _end(self, agent: External, listed: list[Window]) -> None:
-        """End an agent's windows, and its process. Raises LeaseConflict: it lives on."""
-        if agent.tmux is not None and ":" in agent.tmux:
-            for window in listed:
-                await end_window(window)
-        elif agent.tmux is not None and listed:
-            await end_session(agent.tmux)
+    async def _end(self, agent: External, *, there: bool) -> None:
+        """End an agent's window, and its process. Raises LeaseConflict: it lives on."""
+        if agent.place is not None and there:
+            await (end_window if agent.place.id.startswith("@") else end_session)(agent.place.id)
         if agent.process is not None and seems_alive(agent.process):
             await end_process(agent.process, grace=self._grace)
 

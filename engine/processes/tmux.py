@@ -11,14 +11,21 @@ from msgspec import Struct
 from engine.processes.calling import call
 
 _SECONDS = 5.0
-_WINDOWS = "#{window_index}\t#{window_id}\t#{session_created}\t#{session_name}\t#{window_name}"
+_FIELDS = "pid window_index window_id session_id session_created session_name window_name"
+_WINDOWS = "\t".join(f"#{{{name}}}" for name in _FIELDS.split())
 
 
 class Window(Struct, frozen=True):
-    """A window, the session that it is in, and when that was made (seconds since the epoch)."""
+    """A window, the session that it is in, and when that was made (seconds since the epoch).
 
+    `server`: the pid of the server, which gives ids to its windows and sessions and none of them
+    twice.
+    """
+
+    server: int
     index: int
     id: str
+    session_id: str
     session_created: int
     session: str
     name: str
@@ -28,8 +35,10 @@ async def windows() -> list[Window]:
     """Return all windows of the user's tmux; none where no tmux runs, or it does not answer."""
     listed = []
     for line in await _lines("list-windows", "-a", "-F", _WINDOWS):
-        index, number, created, session, name = line.split("\t", 4)
-        listed.append(Window(int(index), number, int(created), session, name))
+        server, index, number, session_id, created, session, name = line.split("\t", 6)
+        listed.append(
+            Window(int(server), int(index), number, session_id, int(created), session, name)
+        )
     return listed
 
 
@@ -40,14 +49,14 @@ async def leaders_in(listed: list[Window]) -> set[int]:
     return {int(pid) for number, pid in (line.split("\t") for line in panes) if number in wanted}
 
 
-async def end_session(name: str) -> bool:
-    """End a session and all that runs in its windows; False: there was none."""
-    return await _tmux("kill-session", "-t", f"={name}") is not None
+async def end_session(number: str) -> bool:
+    """End a session, by its id, and all that runs in its windows; False: there was none."""
+    return await _tmux("kill-session", "-t", number) is not None
 
 
-async def end_window(window: Window) -> bool:
-    """End a window and all that runs in it; False: there was none."""
-    return await _tmux("kill-window", "-t", window.id) is not None
+async def end_window(number: str) -> bool:
+    """End a window, by its id, and all that runs in it; False: there was none."""
+    return await _tmux("kill-window", "-t", number) is not None
 
 
 async def _lines(*words: str) -> list[str]:

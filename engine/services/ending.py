@@ -66,6 +66,7 @@ async def end_service(
     `lives` are the known processes by run id; others of the same service are found by their tag.
     Sessions of tmux that `tmux` names end if they were made since the first of these lives began.
     """
+    known: dict[str, set[ProcessId]] = {}
     try:
         async with asyncio.timeout(grace + WATCHDOG):
             known, left = await _find(name, state_dir, lives, tell)
@@ -76,7 +77,8 @@ async def end_service(
         left = [f"not all was over within {grace + WATCHDOG:g} s"]
         if port is not None and (held := await asyncio.to_thread(_held, port)):
             left.append(held)
-    tell("; ".join(left) if left else "all of it is gone")
+    if left or known:  # a service that starts for the first time has left nothing to speak of
+        tell("; ".join(left) if left else "all of it is gone")
     return "; ".join(left)
 
 
@@ -119,12 +121,12 @@ async def _end_sessions(names: Iterable[str], lives: Iterable[str], tell: Tell) 
     wanted, since = set(names), _began(lives)
     if not wanted or since is None:
         return
-    sessions = {one.session: one.session_created for one in await windows()}
-    for session, made in sessions.items():
+    sessions = {one.session_id: one for one in await windows()}
+    for number, one in sessions.items():
         # One that was there before is somebody else's.
-        if session in wanted and made >= since:
-            tell(f"tmux session {session} is ended")
-            await end_session(session)
+        if one.session in wanted and one.session_created >= since:
+            tell(f"tmux session {one.session} is ended")
+            await end_session(number)
 
 
 async def _until_free(port: int | None, tell: Tell) -> None:

@@ -248,7 +248,10 @@ CREATE TABLE externals (
   type          TEXT NOT NULL,
   pid           INTEGER,
   pid_started   TEXT,
-  tmux          TEXT,                         -- session:window
+  tmux          TEXT,                         -- session:window, as somebody called it,
+  tmux_id       TEXT,                         -- as its server does,
+  tmux_pid      INTEGER,                      -- and that server
+  tmux_started  TEXT,
   meta          TEXT NOT NULL DEFAULT '{}',   -- JSON object of texts
   registered_at TEXT NOT NULL,
   beat_at       TEXT NOT NULL

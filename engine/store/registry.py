@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.clock import from_iso
 from engine.errors import LeaseConflict
-from engine.model import EventType, External, ProcessId
+from engine.model import EventType, External, ProcessId, TmuxPlace
 from engine.store.alerts import raise_alerts
 from engine.store.transaction import dump
 from engine.views import ExternalRow
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     Rows = Callable[..., Awaitable[list[Any]]]
 
-_ROW = "id, type, pid, pid_started, tmux, meta, registered_at, beat_at"
+_ROW = (
+    "id, type, pid, pid_started, tmux, meta, registered_at, beat_at, tmux_id, tmux_pid,"
+    " tmux_started"
+)
 
 
 def register(tx: Transaction, agent: External, is_alive: Callable[[ProcessId], bool]) -> bool:
@@ -47,10 +50,15 @@ def register(tx: Transaction, agent: External, is_alive: Callable[[ProcessId], b
     if worker is not None:
         raise LeaseConflict(f"{agent.id!r} is the id of a worker; choose another")
     here = (None, None) if agent.process is None else (agent.process.pid, agent.process.started)
+    place = agent.place
+    there = (
+        (None, None, None) if place is None else (place.id, place.server.pid, place.server.started)
+    )
     tx.db.execute(
-        f"INSERT INTO externals({_ROW}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) ON CONFLICT(id)"
-        " DO UPDATE SET type = ?2, pid = ?3, pid_started = ?4, tmux = ?5, meta = ?6, beat_at = ?7",
-        (agent.id, agent.type, *here, agent.tmux, dump(agent.meta), tx.ts),
+        f"INSERT INTO externals({_ROW}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?9, ?10)"
+        " ON CONFLICT(id) DO UPDATE SET type = ?2, pid = ?3, pid_started = ?4, tmux = ?5,"
+        " meta = ?6, beat_at = ?7, tmux_id = ?8, tmux_pid = ?9, tmux_started = ?10",
+        (agent.id, agent.type, *here, agent.tmux, dump(agent.meta), tx.ts, *there),
     )
     if found is None:
         data: dict[str, Any] = {"agentId": agent.id, "agentType": agent.type}
@@ -102,12 +110,13 @@ async def read_external_rows(rows: Rows) -> list[ExternalRow]:
 
 
 def _external(row: tuple[Any, ...]) -> External:
-    name, kind, pid, started, tmux, meta, _, _ = row
+    name, kind, pid, started, tmux, meta, _, _, tmux_id, tmux_pid, tmux_started = row
     process = ProcessId(pid, started) if pid is not None else None
-    return External(name, kind, process, tmux, json.loads(meta))
+    place = TmuxPlace(tmux_id, ProcessId(tmux_pid, tmux_started)) if tmux_id is not None else None
+    return External(name, kind, process, tmux, json.loads(meta), place)
 
 
 def _row(row: tuple[Any, ...]) -> ExternalRow:
-    name, kind, pid, _, tmux, meta, registered_at, beat_at = row
+    name, kind, pid, _, tmux, meta, registered_at, beat_at = row[:8]
     at, beaten = from_iso(registered_at), from_iso(beat_at)
     return ExternalRow(name, kind, pid, tmux, json.loads(meta), at, beaten)

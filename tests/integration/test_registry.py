@@ -22,7 +22,8 @@ from engine.config import Config
 from engine.errors import Code, LeaseConflict, ValidationError
 from engine.files import Layout
 from engine.model import External, ProcessId
-from engine.processes.signalling import identify
+from engine.orders.on_agents import AgentOrders
+from engine.processes.signalling import identify, seems_alive
 from engine.registry import RegistryWatch, find_strangers
 from engine.store.lookout import Lookout
 from engine.store.reader import Reader
@@ -257,6 +258,13 @@ def tmux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
         tmux("kill-server")
 
 
+async def end_server(tmux: Callable[..., str]) -> None:
+    server = identify(int(tmux("display-message", "-p", "#{pid}")))
+    assert server is not None
+    tmux("kill-server")
+    await until(lambda: not seems_alive(server), "the server is gone")
+
+
 async def test_a_window_of_tmux_is_an_agents_place(
     project: Project, tmux: Callable[..., str]
 ) -> None:
@@ -282,22 +290,65 @@ async def test_windows_are_told_apart_whatever_they_are_called(
         tmux("new-window", "-d", "-t", "fleet", "-n", name, *SLEEPER)
     tmux("new-session", "-d", "-s", "fleet-2", *SLEEPER)
     tmux("new-window", "-d", "-t", "fleet-2", *SLEEPER)
-    named = {
-        "index": "fleet:3",
-        "umlaut": "fleet:b\u00fcro",
-        "twin": "fleet:twins",
-        "all": "fleet-2",
-    }
+    named = {"index": "fleet:3", "umlaut": "fleet:b\u00fcro", "all": "fleet-2"}
     async with project.engine() as engine:
         for name, window in named.items():
             await engine.execute(RegisterAgent(External(name, "claude", tmux=window)))
         with pytest.raises(ValidationError, match="no window"):
             await engine.execute(RegisterAgent(External("other", "claude", tmux="flee:one")))
+        with pytest.raises(LeaseConflict, match="called fleet:twins; register fleet:4 or fleet:5"):
+            await engine.execute(RegisterAgent(External("twin", "claude", tmux="fleet:twins")))
         receipt = await engine.execute(UnregisterAgents((*named,), end=True))
-        assert set(receipt.done) == {"index", "umlaut", "all"}
-        assert "several windows are called fleet:twins" in receipt.refused[0].message
+        assert set(receipt.done) == set(named)
     left = tmux("list-windows", "-a", "-F", "#{session_name}:#{window_index}").split()
     assert left == ["fleet:0", "fleet:1", "fleet:4", "fleet:5"]
+
+
+async def test_a_window_is_known_by_what_it_is_not_by_what_it_is_called(
+    project: Project, tmux: Callable[..., str]
+) -> None:
+    for name in ("two", "three", "four"):
+        tmux("new-window", "-d", "-t", "fleet", "-n", name, *SLEEPER)
+    registered = {"a": "fleet:two", "b": "fleet:3", "c": "fleet:three"}
+    async with project.engine() as engine:
+        for name, window in registered.items():
+            await engine.execute(RegisterAgent(External(name, "claude", tmux=window)))
+        tmux("swap-window", "-d", "-s", "fleet:0", "-t", "fleet:3")
+        tmux("rename-window", "-t", "fleet:0", "new")
+        tmux("kill-window", "-t", "fleet:two")
+        tmux("new-window", "-d", "-t", "fleet", "-n", "two", *SLEEPER)
+        ended = await engine.execute(UnregisterAgents(("a", "b"), end=True))
+        assert set(ended.done) == {"a", "b"}
+        left = tmux("list-windows", "-a", "-F", "#{window_name}").split()
+        assert sorted(left) == ["one", "three", "two"]
+        # Another server gives the same ids again.
+        await end_server(tmux)
+        for number in range(3):
+            tmux("new-session", "-d", "-s", f"fleet{number}", "-n", "three", *SLEEPER)
+        await engine.execute(UnregisterAgents(("c",), end=True))
+    assert tmux("list-windows", "-a", "-F", "#{window_name}").split() == ["three"] * 3
+
+
+async def test_a_window_that_cannot_be_seen_from_here_is_neither_gone_nor_ended(
+    room: Room, tmux: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = AgentOrders(
+        store=room.store,
+        lookout=Lookout(room.reader, room.clock),
+        layout=room.layout,
+        config=Config(),
+    )
+    await orders.carry_out(RegisterAgent(External("a", "claude", tmux="fleet:one")), dry_run=False)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TMUX_TMPDIR", str(room.folder / "state"))
+        await room.watch.look()
+        receipt = await orders.carry_out(UnregisterAgents(("a",), end=True), dry_run=False)
+    assert "does not answer here" in receipt.refused[0].message
+    assert room.ids() == ["a"]
+    assert tmux("list-windows", "-a", "-F", "#{window_name}").split() == ["one"]
+    await end_server(tmux)
+    await room.watch.look()
+    assert room.alerts() == ["agent a (claude) vanished: its window fleet:one is gone"]
 
 
 async def test_a_window_that_one_is_in_oneself_is_spared(

@@ -61,6 +61,7 @@ async def test_a_service_is_started_awaited_and_ended_with_its_keeper(fleet: Fle
         "is free",
     ):
         assert words in log
+    assert log.count("all of it is gone") == 1, "there was nothing before it started"
     told = tuples(fleet.project.layout, "SELECT data FROM events WHERE type = 'SERVICE'")
     assert [json.loads(data)["serviceState"] for (data,) in told][-1] == "stopped"
     fleet.project.check()

@@ -456,6 +456,8 @@ async def test_an_alert_is_told_with_its_lines_and_acknowledged() -> None:
         text = told(screen)
         assert "A   Acknowledge the alert" in text
         assert "ERROR two" in text
+        await at.press("enter")
+        assert "stands in the second pane" in "\n".join(at.toasts)
         await at.press("A")
         assert at.engine.commands == [Acknowledge((7,))]
         await at.press("j")

@@ -195,6 +195,8 @@ def a_detail(selection: Selection) -> str | None:
     rows = (selection.worker, selection.service, selection.external)
     if selection.opens is not None or any(row is not None for row in rows):
         return None
+    if selection.place is Place.ATTENTION:
+        return "all that is known of it stands in the second pane"
     return "nothing here to show"
 
 

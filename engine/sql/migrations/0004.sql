@@ -62,6 +62,9 @@ CREATE TABLE externals (
   pid           INTEGER,
   pid_started   TEXT,
   tmux          TEXT,
+  tmux_id       TEXT,
+  tmux_pid      INTEGER,
+  tmux_started  TEXT,
   meta          TEXT NOT NULL DEFAULT '{}',
   registered_at TEXT NOT NULL,
   beat_at       TEXT NOT NULL
