@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,15 @@ from engine.errors import CommandNotAllowed
 from engine.model import ServiceState
 from tui.actions.model import Place
 from tui.app import Dashboard
+from tui.panes.services import ServicesPane
+from tui.screens import main
 from tui.screens.main import MainScreen
 from tui.screens.question import Question
 from tui.screens.service import ServiceLogScreen, ServiceScreen
 
 if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
     from engine.commands import Command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -379,3 +384,16 @@ async def test_workers_that_wait_for_services_are_told_of() -> None:
     engine.workers_wait = True
     async with desk(engine=engine) as at:
         assert "workers start once all services are ready" in at.screen
+
+
+async def test_a_pane_that_is_long_in_coming_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose = ServicesPane.compose
+
+    def slowly(self: ServicesPane) -> ComposeResult:
+        time.sleep(main._PATIENCE * 2)  # as a machine under load does
+        return compose(self)
+
+    monkeypatch.setattr(ServicesPane, "compose", slowly)
+    engine = FakeEngine(FakeQueries(all_services=[service("db", ServiceState.STARTING)]))
+    async with desk(engine=engine) as at:
+        assert "db" in at.screen

@@ -119,9 +119,11 @@ class MainScreen(PanedScreen):
         # that is slow to read must not keep the frame away.
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self.load(changed=True)
+                picture = await self._read(changed=True)
         except TimeoutError:
             self.post_message(self.Wanted())
+        else:
+            await self._took(picture)
         finally:
             self.begun.set()
 
@@ -168,6 +170,9 @@ class MainScreen(PanedScreen):
 
     async def load(self, *, changed: bool) -> None:
         """Take the next snapshot and show it, as a whole."""
+        await self._took(await self._read(changed=changed))
+
+    async def _read(self, *, changed: bool) -> Snapshot:
         recheck, self.recheck = self.recheck, False
         self._asked_at = self._engine.clock.monotonic()
         wants = Wants(
@@ -178,7 +183,7 @@ class MainScreen(PanedScreen):
             self._matching,
         )
         try:
-            picture = await take(
+            return await take(
                 self._engine.queries,
                 wants,
                 self._engine.clock.now,
@@ -188,8 +193,10 @@ class MainScreen(PanedScreen):
             )
         finally:
             self._asked_at = None
-        asked_else = (self.where, self.task_rows.order, self._matching)
-        if (wants.where, wants.order, wants.matching) != asked_else:
+
+    async def _took(self, picture: Snapshot) -> None:
+        wants, asked = picture.wants, (self.where, self.task_rows.order, self._matching)
+        if wants is None or (wants.where, wants.order, wants.matching) != asked:
             return  # somebody asked for something else meanwhile: that is on its way
         if self._services is None and (picture.services.value or self._engine.config.services):
             await self._add_services()
