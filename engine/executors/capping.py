@@ -9,7 +9,9 @@ The head, the mark and the newest bytes are written over what is left out, then 
 behind them. So nothing is ever out of order, no room is needed on a disk that is full, and whoever
 dies in the middle leaves a log that is too long, never one that lacks its end. What the program
 appends meanwhile is moved, too, unless it writes so fast that there is no room for it: that has a
-mark of its own. What it appends between the last look at the size and the cut goes unseen.
+mark of its own. What it appends between the last look at the size and the cut goes unseen: some
+milliseconds, as a cut waits for a program that writes without a pause. One that ends within them
+loses so much of its end.
 
 At each look the secrets in what is new are written over, byte for byte, so that nothing moves. A
 program that prints one has it in its log for half a second at most, and never once it has ended.
