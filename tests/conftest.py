@@ -64,9 +64,11 @@ def pytest_collection_finish() -> None:
     """Have the garbage collector pass over what is there to stay: 4,000 tests and their imports.
 
     It would walk through all of it time and again; that takes an eighth of a test with a screen.
+    Looking at the young ones less often than every 700 saves a sixteenth more.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(autouse=True)
