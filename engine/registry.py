@@ -14,11 +14,10 @@ import psutil
 from msgspec import Struct
 
 from engine.agents.clis import KNOWN
-from engine.errors import LeaseConflict, ValidationError
-from engine.model import AlertKind, NewAlert, TmuxPlace
+from engine.model import AlertKind, NewAlert
 from engine.processes.census import RUN_ID
 from engine.processes.signalling import identify, seems_alive
-from engine.processes.tmux import windows
+from engine.processes.tmux import may_be_at, windows
 from engine.text import age, clean_text
 
 if TYPE_CHECKING:
@@ -141,54 +140,6 @@ def _unregistered(stranger: Stranger) -> NewAlert:
         f"{stranger.command} works in {stranger.cwd} (pid {pid}), and nobody has registered it; "
         f"`agentmux agents register NAME --type {stranger.command} --pid {pid}`",
     )
-
-
-def find_place(name: str, seen: Iterable[Window]) -> TmuxPlace:
-    """Return what `session:window` stands for, the window by its index, else by its name.
-
-    Without a window that is the session.
-
-    Raises:
-        ValidationError: there is no such window.
-        LeaseConflict: several have that name.
-
-    """
-    session, _, window = name.partition(":")
-    listed = [one for one in seen if one.session == session]
-    if window:
-        # As tmux has it: a window called 2 must not stand for the second one.
-        by_index = [one for one in listed if str(one.index) == window]
-        listed = by_index or [one for one in listed if one.name == window]
-    server = identify(listed[0].server) if listed else None
-    if server is None:
-        raise ValidationError(f"tmux has no window {name!r}; `tmux lsw -a` lists them")
-    if window and len(listed) > 1:
-        which = " or ".join(f"{session}:{one.index}" for one in listed)
-        raise LeaseConflict(f"several windows are called {name}; register {which}")
-    return TmuxPlace(listed[0].id if window else listed[0].session_id, server)
-
-
-def windows_at(place: TmuxPlace | None, seen: Iterable[Window]) -> list[Window]:
-    """Return the windows that are the place: one, or all of a session; none: it is gone.
-
-    By what the server calls them: names and numbers are given to others later.
-    """
-    if place is None or identify(place.server.pid) != place.server:
-        return []
-    return [
-        one
-        for one in seen
-        if one.server == place.server.pid and place.id in {one.id, one.session_id}
-    ]
-
-
-def may_be_at(place: TmuxPlace | None, seen: list[Window]) -> bool:
-    """Say whether a place is there, or nobody can tell."""
-    if place is None or not seems_alive(place.server):
-        return False
-    # One that does not answer, or is not the one that is asked from here, says nothing.
-    asked = any(one.server == place.server.pid for one in seen)
-    return not asked or bool(windows_at(place, seen))
 
 
 def find_strangers(programs: Iterable[str], project: Path) -> list[Stranger]:

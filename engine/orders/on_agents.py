@@ -15,9 +15,16 @@ from engine.files import check_name
 from engine.processes.census import tagged
 from engine.processes.proctable import lineage
 from engine.processes.signalling import seems_alive
-from engine.processes.tmux import end_session, end_window, leaders_in, windows
+from engine.processes.tmux import (
+    end_session,
+    end_window,
+    find_place,
+    leaders_in,
+    may_be_at,
+    windows,
+    windows_at,
+)
 from engine.processes.trees import end_process, is_ours
-from engine.registry import find_place, may_be_at, windows_at
 
 if TYPE_CHECKING:
     from engine.config import Config

@@ -1,14 +1,21 @@
-"""Sessions and windows of tmux: which are there, and their end. Nothing without tmux."""
+"""Sessions and windows of tmux: what is there, what names it, its end. Nothing without tmux."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from engine.errors import LeaseConflict, ValidationError
+from engine.model import TmuxPlace
 from engine.processes.calling import call
+from engine.processes.signalling import identify, seems_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SECONDS = 5.0
 _FIELDS = "pid window_index window_id session_id session_created session_name window_name"
@@ -40,6 +47,54 @@ async def windows() -> list[Window]:
             Window(int(server), int(index), number, session_id, int(created), session, name)
         )
     return listed
+
+
+def find_place(name: str, seen: Iterable[Window]) -> TmuxPlace:
+    """Return what `session:window` stands for, the window by its index, else by its name.
+
+    Without a window that is the session.
+
+    Raises:
+        ValidationError: there is no such window.
+        LeaseConflict: several have that name.
+
+    """
+    session, _, window = name.partition(":")
+    listed = [one for one in seen if one.session == session]
+    if window:
+        # As tmux has it: a window called 2 must not stand for the second one.
+        by_index = [one for one in listed if str(one.index) == window]
+        listed = by_index or [one for one in listed if one.name == window]
+    server = identify(listed[0].server) if listed else None
+    if server is None:
+        raise ValidationError(f"tmux has no window {name!r}; `tmux lsw -a` lists them")
+    if window and len(listed) > 1:
+        which = " or ".join(f"{session}:{one.index}" for one in listed)
+        raise LeaseConflict(f"several windows are called {name}; register {which}")
+    return TmuxPlace(listed[0].id if window else listed[0].session_id, server)
+
+
+def windows_at(place: TmuxPlace | None, seen: Iterable[Window]) -> list[Window]:
+    """Return the windows that are the place: one, or all of a session; none: it is gone.
+
+    By what the server calls them: names and numbers are given to others later.
+    """
+    if place is None or identify(place.server.pid) != place.server:
+        return []
+    return [
+        one
+        for one in seen
+        if one.server == place.server.pid and place.id in {one.id, one.session_id}
+    ]
+
+
+def may_be_at(place: TmuxPlace | None, seen: list[Window]) -> bool:
+    """Say whether a place is there, or nobody can tell."""
+    if place is None or not seems_alive(place.server):
+        return False
+    # One that does not answer, or is not the one that is asked from here, says nothing.
+    asked = any(one.server == place.server.pid for one in seen)
+    return not asked or bool(windows_at(place, seen))
 
 
 async def leaders_in(listed: list[Window]) -> set[int]:
