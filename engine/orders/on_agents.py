@@ -80,19 +80,17 @@ class AgentOrders:
         known = {one.id: one for one in await self._lookout.externals()}
         found = [name for name in command.agents if name in known]
         refused = list(_unknown(command.agents, found))
-        gone = list(found)
+        done = dict.fromkeys(found, "registered no more")
         if command.end:
             for name in found:
                 try:
                     there = await self._check_end(known[name])
-                    if not dry_run:
-                        await self._end(known[name], there=there)
+                    done[name] = await self._end(known[name], there=there, dry_run=dry_run)
                 except AgentmuxError as error:
-                    gone.remove(name)
+                    del done[name]
                     refused.append(Refusal(name, error.code, str(error)))
-        await self._store.unregister_agents(dict.fromkeys(gone, ""), dry_run=dry_run)
-        done = {name: _fate(known[name], end=command.end) for name in gone}
-        counts = {f"agents {'ended' if command.end else 'forgotten'}": len(gone)} if gone else {}
+        await self._store.unregister_agents(dict.fromkeys(done, ""), dry_run=dry_run)
+        counts = {f"agents {'ended' if command.end else 'forgotten'}": len(done)} if done else {}
         return Receipt(dry_run, done, tuple(refused), counts)
 
     async def _check_end(self, agent: External) -> bool:
@@ -131,12 +129,21 @@ class AgentOrders:
             )
         return True
 
-    async def _end(self, agent: External, *, there: bool) -> None:
-        """End an agent's window, and its process. Raises LeaseConflict: it lives on."""
-        if agent.place is not None and there:
+    async def _end(self, agent: External, *, there: bool, dry_run: bool) -> str:
+        """End an agent's window, and its process; say what of it there was to end.
+
+        Raises:
+            LeaseConflict: it lives on.
+
+        """
+        process = agent.process
+        ended = [f"pid {process.pid}"] if process is not None and seems_alive(process) else []
+        ended += [f"tmux {agent.tmux}"] if there else []
+        if agent.place is not None and there and not dry_run:
             await (end_window if agent.place.id.startswith("@") else end_session)(agent.place.id)
-        if agent.process is not None and seems_alive(agent.process):
-            await end_process(agent.process, grace=self._grace)
+        if process is not None and seems_alive(process) and not dry_run:
+            await end_process(process, grace=self._grace)
+        return f"ended: {', '.join(ended)}" if ended else "registered no more; it was gone before"
 
     async def _fleet(self) -> set[ProcessId]:
         """Return the processes of workers, runs and services, and who keeps these."""
@@ -160,12 +167,6 @@ def check_agent(agent: External) -> None:
                 f"meta {key[:64]!r}: a key is 1 to 64 of A-Z a-z 0-9 . _ -, a value at most "
                 f"{_LONGEST} characters"
             )
-
-
-def _fate(agent: External, *, end: bool) -> str:
-    where = [] if agent.process is None else [f"pid {agent.process.pid}"]
-    where += [] if agent.tmux is None else [f"tmux {agent.tmux}"]
-    return f"ended: {', '.join(where)}" if end and where else "registered no more"
 
 
 def _unknown(wanted: tuple[str, ...], found: list[str]) -> tuple[Refusal, ...]:

@@ -318,14 +318,16 @@ async def test_a_window_is_known_by_what_it_is_not_by_what_it_is_called(
         tmux("kill-window", "-t", "fleet:two")
         tmux("new-window", "-d", "-t", "fleet", "-n", "two", *SLEEPER)
         ended = await engine.execute(UnregisterAgents(("a", "b"), end=True))
-        assert set(ended.done) == {"a", "b"}
+        gone = "registered no more; it was gone before"
+        assert ended.done == {"a": gone, "b": "ended: tmux fleet:3"}
         left = tmux("list-windows", "-a", "-F", "#{window_name}").split()
         assert sorted(left) == ["one", "three", "two"]
         # Another server gives the same ids again.
         await end_server(tmux)
         for number in range(3):
             tmux("new-session", "-d", "-s", f"fleet{number}", "-n", "three", *SLEEPER)
-        await engine.execute(UnregisterAgents(("c",), end=True))
+        ended = await engine.execute(UnregisterAgents(("c",), end=True))
+        assert ended.done == {"c": gone}
     assert tmux("list-windows", "-a", "-F", "#{window_name}").split() == ["three"] * 3
 
 
