@@ -17,6 +17,7 @@ from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
 from textual.geometry import Size
+from textual.notifications import Notify
 
 from engine.config import ScreenConfig, settings_file
 from tui.glyphs import AsciiFilter, wants_ascii
@@ -25,12 +26,14 @@ from tui.keymap import Keymap, read_settings
 from tui.preferences import Preferences, Switch, preferences_file
 from tui.terminal import TitleBar
 from tui.theme import AGENTMUX, AGENTMUX_LIGHT, OURS, meanings, starting_theme
+from tui.toasts import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from textual.filter import LineFilter
+    from textual.notifications import SeverityLevel
 
     from tui.attendant import Word
 
@@ -155,6 +158,19 @@ class FittedApp(InOrderApp[T]):
             self.bell()
         for toast in word.toasts if self.has_on(Switch.TOASTS) else ():
             self.notify(toast.text, severity=toast.severity, timeout=toast.seconds, markup=False)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Show a toast, as Textual does; all that notifies comes here."""
+        seconds = self.NOTIFICATION_TIMEOUT if timeout is None else timeout
+        self.post_message(Notify(Shown(message, title, severity, seconds, markup=markup)))
 
     # -- what the user chooses -------------------------------------------------------------
 

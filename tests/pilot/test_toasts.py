@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from time import time
+from typing import TYPE_CHECKING
+
 import pytest
 from support.desk import desk
+from textual.widgets._toast import Toast
 
 from tui.fitted import Fitting
+
+if TYPE_CHECKING:
+    from textual.notifications import Notification
 
 
 @pytest.mark.parametrize("size", [(80, 24), (100, 24), (100, 34), (120, 40), (200, 60)])
@@ -30,3 +37,24 @@ async def test_news_of_the_opening_warn_nobody() -> None:
     async with desk(fitting=Fitting(news=["served at [red]here"])) as at:
         (toast,) = at.app._notifications
         assert (toast.message, toast.severity) == ("served at [red]here", "information")
+
+
+async def test_a_toast_that_expires_while_it_is_made_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make = Toast.__init__
+    left: list[float] = []
+
+    def expire(toast: Toast, notification: Notification) -> None:
+        notification.raised_at = time() - notification.timeout - 1e-5
+        make(toast, notification)
+        left.append(toast._timeout)
+        # A timer of less would never let go of the event loop, nor of this test.
+        assert toast._timeout > 0
+
+    async with desk() as at:
+        monkeypatch.setattr(Toast, "__init__", expire)
+        at.app.say("late")
+        await at.until(lambda: left != [])
+        await at.until(lambda: not at.app.screen.query("Toast"))
+        assert at.toasts == []

@@ -54,6 +54,12 @@ class Desk:
     async def settle(self) -> None:
         await settle(self.pilot)
 
+    async def until(self, holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not holds():
+                await self.pilot.pause(0.01)
+        await self.pilot.pause()
+
     @asynccontextmanager
     async def held_up(self, *names: str) -> AsyncIterator[None]:
         """Leave these queries unanswered for a while, from when one of them has been asked."""
@@ -112,12 +118,6 @@ class ReadingDesk(Desk):
         screen = self.app.screen
         if isinstance(screen, ReadingScreen):
             await self.until(lambda: screen.text.reader.idle)
-        await self.pilot.pause()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while not holds():
-                await self.pilot.pause(0.01)
         await self.pilot.pause()
 
     async def look(self) -> None:
