@@ -177,7 +177,8 @@ async def end_tree(
     """End all processes of a run: SIGTERM, `grace` seconds, SIGKILL, until none is left.
 
     With a grace of 0 SIGKILL comes at once. Every look is a fresh one, for members may fork
-    meanwhile. This cannot be cut short: a cancellation is raised once the tree is gone.
+    meanwhile. This cannot be cut short, from its first step on: a cancellation is raised once the
+    tree is gone.
     `on_signal` is told of each signal and who got it.
 
     Raises:
@@ -186,18 +187,19 @@ async def end_tree(
         StorageError: /proc cannot be read; the tree may be alive.
 
     """
-    roots = set(roots)
-    if await asyncio.to_thread(is_within, run_id, state_dir, roots):
-        raise LeaseConflict(
-            f"this process is part of run {run_id}, so it cannot end it; its host does, or say it "
-            "again from outside the task"
-        )
-    await shielded(_end_tree(run_id, state_dir, roots, grace, on_signal))
+    # A run is cancelled by whoever hears first that it lost its task, and it may end its tree
+    # already because it was told so: were that given up, the task would count as free.
+    await shielded(_end_tree(run_id, state_dir, set(roots), grace, on_signal))
 
 
 async def _end_tree(
     run_id: str, state_dir: Path, known: set[ProcessId], grace: float, on_signal: OnSignal
 ) -> None:
+    if await asyncio.to_thread(is_within, run_id, state_dir, known):
+        raise LeaseConflict(
+            f"this process is part of run {run_id}, so it cannot end it; its host does, or say it "
+            "again from outside the task"
+        )
     loop = asyncio.get_running_loop()
     kill_at = loop.time() + grace
     told: set[ProcessId] = set()

@@ -365,12 +365,15 @@ async def test_a_chain_of_forks_cannot_outrun_the_end(run: Run) -> None:
     assert await asyncio.to_thread(run.tree, *run.roots) == set()
 
 
-async def test_a_cancellation_comes_through_only_when_the_tree_is_gone(run: Run) -> None:
+@pytest.mark.parametrize("pause", [0, 0.01], ids=["at-once", "later"])
+async def test_a_cancellation_comes_through_only_when_the_tree_is_gone(
+    run: Run, pause: float
+) -> None:
     run.start(["sh", "-c", "trap '' TERM; echo $$ > stubborn; while :; do sleep 0.1; done"])
     stubborn = await run.said("stubborn")
     ending = asyncio.create_task(end_tree(run.run_id, run.state, run.roots, grace=0.3))
     for _ in range(3):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(pause)
         ending.cancel()
 
     with pytest.raises(asyncio.CancelledError):

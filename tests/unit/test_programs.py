@@ -12,6 +12,7 @@ import pytest
 from support.patience import PATIENCE
 from support.solo import Solo
 
+from engine.errors import LeaseLost
 from engine.executors.programs import (
     ALWAYS_PASSED,
     Program,
@@ -23,9 +24,12 @@ from engine.executors.programs import (
     start,
     tail,
 )
+from engine.processes.proctable import look_at
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from engine.model import ProcessId
 
 TOKEN = "tok-0123456789"
 HIDDEN = {"API_TOKEN": TOKEN, "GREETING": "hello there"}
@@ -75,6 +79,22 @@ async def test_a_program_gets_the_variables_it_is_given_and_the_tag_and_no_other
     tags = ["ATTEMPT", "RUN_ID", "STATE_DIR", "TASK_ID", "WORKER_ID"]
     names = [name for name in out.split() if name != "LC_CTYPE"]  # Python's own doing
     assert names == [f"AGENTMUX_{tag}" for tag in tags] + ["PATH"]
+
+
+async def test_who_loses_the_task_twice_over_ends_the_program_and_reaps_it(stage: Solo) -> None:
+    """The store says so when the leader is told, and the host in the next moment."""
+
+    async def lost(process: ProcessId) -> None:
+        stage.started.append(process)
+        asyncio.get_running_loop().call_soon(run.cancel)
+        raise LeaseLost("run-1")
+
+    stage.on_start = lost  # type: ignore[method-assign]
+    run = asyncio.create_task(run_program(stage, "/bin/sleep", "600"))
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    (leader,) = stage.started
+    assert look_at(leader.pid) is None
 
 
 @pytest.mark.parametrize(
