@@ -245,6 +245,8 @@ class AlertKind(StrEnum):
     """A service that does not come up, or is not well."""
     AGENT = "agent"
     """A registered agent that has vanished, or one that nobody has registered."""
+    DISK = "disk"
+    """Too little room is left where the fleet writes."""
 
 
 class ServiceState(StrEnum):

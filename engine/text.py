@@ -30,6 +30,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 ELLIPSIS = "…"
 _MINUTE, _HOUR, _DAY, _YEAR = 60, 3600, 86400, 365 * 86400
+_SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _LONGEST_AGE = 9999 * _YEAR
 
 
@@ -119,6 +120,14 @@ def tokens(count: int) -> str:
         return str(count)
     scaled, unit = (count / 1e3, "k") if count < 999_500 else (count / 1e6, "M")
     return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:.0f}{unit}"
+
+
+def in_bytes(size: int) -> str:
+    """Write a size in at most four digits and its unit: 812 bytes, 9.5 KiB, 120 MiB."""
+    number, unit = float(size), 0
+    while number >= 1000 and unit < len(_SIZES) - 1:
+        number, unit = number / 1024, unit + 1
+    return f"{number:.{1 if unit and number < 10 else 0}f} {_SIZES[unit]}"
 
 
 def plural(count: int, word: str, many: str | None = None) -> str:

@@ -62,6 +62,7 @@ class Watch:
             return
         # Short commands never watch, and start without all this.
         from engine.courier import Courier  # noqa: PLC0415
+        from engine.disks import DiskWatch  # noqa: PLC0415
         from engine.logwatch.watcher import LogWatcher  # noqa: PLC0415
         from engine.registry import RegistryWatch  # noqa: PLC0415
 
@@ -90,7 +91,14 @@ class Watch:
             project=self._project,
             clock=self._clock,
         )
-        self._loops = [watcher.watch, courier.carry, registry.watch]
+        disks = DiskWatch(
+            config=self._config,
+            store=self._store,
+            lookout=self._lookout,
+            layout=self._layout,
+            project=self._project,
+        )
+        self._loops = [watcher.watch, courier.carry, registry.watch, disks.watch]
         self._task = asyncio.create_task(self._watch_forever(), name="watch")
 
     async def close(self) -> None:

@@ -56,6 +56,7 @@ def judge(facts: Facts) -> tuple[Alert, ...]:
         *_stale_workers(facts),
         *_resetting(facts.vitals),
         *_worktrees(facts),
+        *_disks(facts),
         *_services(facts),
         *_failing(facts),
         *_noticed(facts.vitals),
@@ -261,6 +262,13 @@ def _worktrees(facts: Facts) -> Iterator[Alert]:
             f"{facts.worktree_failures:,} worktrees in a row could not be made; "
             "`agentmux history` says why: mend that",
         )
+
+
+def _disks(facts: Facts) -> Iterator[Alert]:
+    for disk in facts.disks:
+        level = disk.shortage()
+        if level is not None:
+            yield Alert(level, Kind.DISK, disk.name, disk.words)
 
 
 def _services(facts: Facts) -> Iterator[Alert]:

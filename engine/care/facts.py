@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from engine.disks import Disk
     from engine.findings import Level
     from engine.model import ProcessId
     from engine.store.vitals import Vitals
@@ -34,6 +35,7 @@ class Kind(StrEnum):
     INCONSISTENCY = "inconsistency"
     FAILING = "failing"
     WORKTREES = "worktrees"
+    DISK = "disk"
     SERVICE = "service"
     NOTICED = "noticed"
 
@@ -46,6 +48,7 @@ class Part(StrEnum):
     TASKS = "tasks"
     PROCESSES = "processes"
     WORKTREES = "worktrees"
+    DISKS = "disks"
     AGENTS = "agents"
     SERVICES = "services"
     ISSUES = "issues"
@@ -63,6 +66,7 @@ PARTS = {
     Kind.ORPHAN: Part.PROCESSES,
     Kind.ENDING: Part.PROCESSES,
     Kind.WORKTREES: Part.WORKTREES,
+    Kind.DISK: Part.DISKS,
     Kind.HELD: Part.AGENTS,
     Kind.LOGIN: Part.AGENTS,
     Kind.BUDGET: Part.AGENTS,
@@ -93,6 +97,7 @@ class Facts(Struct, frozen=True):
     `processes` are those that carry the tag of a run, or why they cannot be known. `stale_after`
     is in seconds; `feed` is the repository whose issues the settings want as tasks, if any.
     `worktree_failures`: how many worktrees in a row could not be made.
+    `disks`: those that the fleet writes to.
     """
 
     now: datetime
@@ -102,3 +107,4 @@ class Facts(Struct, frozen=True):
     stale_after: float = 15.0
     feed: str | None = None
     worktree_failures: int = 0
+    disks: tuple[Disk, ...] = ()

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.care.alerts import STUCK_SECONDS, judge, stale
 from engine.care.facts import NEEDS_NOBODY, PARTS, Alert, Facts, Kind, Part
+from engine.disks import disks_of
 from engine.errors import StorageError
 from engine.findings import Level
 from engine.model import ACTIVE, ALL_AGENTS, State, WorkerStatus
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from engine.files import Layout
     from engine.model import ProcessId
     from engine.store.vitals import Vitals
-    from engine.workspaces import Place
 
 _SETTLE = 0.5
 _GOOD_FOR = 5.0
@@ -88,7 +88,7 @@ class Report(Struct, frozen=True):
 
 
 async def take_health(layout: Layout, project: Path, config: Config, clock: Clock) -> Report:
-    """Look at the store, the processes of its runs, and the folder of worktrees.
+    """Look at the store, the processes of its runs, the folder of worktrees, and the disks.
 
     `project` is where a folder of worktrees in the settings is looked for.
 
@@ -96,19 +96,18 @@ async def take_health(layout: Layout, project: Path, config: Config, clock: Cloc
         StorageError: the store cannot be read.
 
     """
-    place = place_of(layout, project, config.worktrees)
-    facts = await asyncio.to_thread(_look, layout, place, config, clock)
+    facts = await asyncio.to_thread(_look, layout, project, config, clock)
     suspects = {_key(alert) for alert in judge(facts) if alert.level is Level.ERROR}
     if suspects:
         await asyncio.sleep(_SETTLE)
-        facts = await asyncio.to_thread(_look, layout, place, config, clock)
+        facts = await asyncio.to_thread(_look, layout, project, config, clock)
     alerts = tuple(
         alert for alert in judge(facts) if alert.level is not Level.ERROR or _key(alert) in suspects
     )
     return measure(facts, alerts)
 
 
-def _look(layout: Layout, place: Place, config: Config, clock: Clock) -> Facts:
+def _look(layout: Layout, project: Path, config: Config, clock: Clock) -> Facts:
     # In this order: whatever carries the tag of a run by then was claimed before.
     try:
         processes: Mapping[ProcessId, str] | str = tagged(layout.state)
@@ -124,7 +123,8 @@ def _look(layout: Layout, place: Place, config: Config, clock: Clock) -> Facts:
         processes=processes,
         stale_after=config.stale_after,
         feed=config.github.repo if config.github is not None else None,
-        worktree_failures=failures(place),
+        worktree_failures=failures(place_of(layout, project, config.worktrees)),
+        disks=disks_of(layout, project, config),
     )
 
 

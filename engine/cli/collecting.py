@@ -13,13 +13,12 @@ from engine.cli.render import complain, say, say_json
 from engine.cli.session import existing_engine
 from engine.cli.signals import interruptible, told_if_interrupted
 from engine.model import to_json
-from engine.text import age, plural
+from engine.text import age, in_bytes, plural
 
 if TYPE_CHECKING:
     import argparse
 
 _REST = "interrupted: what was not removed yet stays; `agentmux gc` again removes the rest"
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 @interruptible
@@ -70,16 +69,6 @@ def in_words(what: gc.Collected) -> str:
     if what.bodies:
         parts.append(f"what {plural(what.bodies, 'alert')} told")
     return f"{' and '.join(parts) or 'empty folders'} ({in_bytes(what.bytes)})"
-
-
-def in_bytes(size: int) -> str:
-    """Write a size in at most four digits."""
-    number, unit = float(size), 0
-    while number >= 1000 and unit < len(_UNITS) - 1:
-        number, unit = number / 1024, unit + 1
-    return (
-        f"{number:.1f} {_UNITS[unit]}" if unit and number < 10 else f"{number:.0f} {_UNITS[unit]}"
-    )
 
 
 def _say_kept(plan: gc.Plan) -> None:

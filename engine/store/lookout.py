@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from engine.clock import Clock
-    from engine.model import External
+    from engine.model import AlertKind, External
     from engine.store.alerts import Delivery
     from engine.store.reader import Reader
     from engine.store.services import KnownService
@@ -260,6 +260,15 @@ class Lookout:
     async def asked_services(self) -> dict[str, str]:
         """Return what operators want of services and nobody has begun to do."""
         return await read_asked(self._rows)
+
+    async def unacknowledged(self, kind: AlertKind) -> list[tuple[str, bool]]:
+        """Return what alerts of a kind are about, oldest first, and whether each is of an error."""
+        rows = await self._rows(
+            "SELECT subject, error FROM alerts WHERE acknowledged_at IS NULL AND kind = ?"
+            " ORDER BY id",
+            (kind,),
+        )
+        return [(subject, bool(error)) for subject, error in rows]
 
     async def due_deliveries(self, target: str, limit: int) -> list[Delivery]:
         """Return the alerts that have to be handed to a target now, the oldest first."""

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.text import age, cells, clean_text, cut_middle, duration, money, plural, tokens
+from engine.text import (
+    age,
+    cells,
+    clean_text,
+    cut_middle,
+    duration,
+    in_bytes,
+    money,
+    plural,
+    tokens,
+)
 
 ESC = "\x1b"
 BANNED = [chr(n) for n in range(0x20) if chr(n) != "\n"] + [chr(n) for n in range(0x7F, 0xA0)]
@@ -131,6 +141,17 @@ def test_hostile_input_costs_no_more_than_its_length(piece: str) -> None:
 )  # fmt: skip
 def test_an_age_names_its_unit(seconds: float, shown: str) -> None:
     assert age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 KiB"), (12_345, "12 KiB"),
+        (812 * 2**20, "812 MiB"), (2**30, "1.0 GiB"), (2**50, "1024 TiB"),
+    ],
+)  # fmt: skip
+def test_a_size_names_its_unit(size: int, shown: str) -> None:
+    assert in_bytes(size) == shown
 
 
 @given(st.floats())
