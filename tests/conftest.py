@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import shutil
@@ -57,7 +56,11 @@ _hear_signals_again()
 # Nobody's own preferences are read or written, here or in a program that a test starts.
 CONFIG = Path(tempfile.mkdtemp(prefix="agentmux-config-"))
 os.environ["XDG_CONFIG_HOME"] = str(CONFIG)
-atexit.register(shutil.rmtree, CONFIG, ignore_errors=True)
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing behind. Not at exit: one that runs tests for another is cut short."""
+    shutil.rmtree(CONFIG, ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:
