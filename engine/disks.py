@@ -61,6 +61,8 @@ class Disk(Struct, frozen=True):
     @property
     def words(self) -> str:
         """What is left, and what to do."""
+        if not self.free or self.files == 0:
+            return f"the disk of {self.name} is full: nothing can be recorded; {_ADVICE}"
         left = in_bytes(self.free)
         if self.files is not None and self.files < _BOUNDS[-1][-1]:
             left += f" and {plural(self.files, 'more file')}"

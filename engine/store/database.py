@@ -189,7 +189,7 @@ def storage_error(error: sqlite3.Error | OSError, path: Path) -> StorageError:
 
 def remedy(error: sqlite3.Error | OSError) -> str:
     """Say what to do about an error of SQLite or the file system; empty where nobody knows."""
-    text = str(error)
+    text = f"{error} {getattr(error, 'sqlite_errorname', '')}"
     rebuild = "`agentmux doctor --repair` keeps it in quarantine and rebuilds it from the log"
     hints = (
         ("full", "free some space; nothing was lost, the change was not made"),
@@ -198,6 +198,8 @@ def remedy(error: sqlite3.Error | OSError) -> str:
         ("unable to open", "mend the permissions of the file and its folder"),
         ("Permission denied", "mend the permissions of the file and its folder"),
         ("locked", "another program holds the database; close it"),
+        # The index of the WAL finds no room, already when somebody wants to read.
+        ("IOERR_SHMSIZE", "the disk is full: free some space; nothing was lost"),
         ("disk I/O", "the disk or its file system fails: look at the system's log"),
         ("Input/output", "the disk or its file system fails: look at the system's log"),
         ("malformed", rebuild),

@@ -70,6 +70,10 @@ def test_what_is_told_names_the_folder_what_is_left_and_what_to_do(tmp_path: Pat
     full = "once it is full, nothing can be recorded any more"
     next_to_none = replace(little, free=12_345, files=1)
     assert f"only 12 KiB and 1 more file: {full}; {advice}" in next_to_none.words
+    for none in (replace(little, free=0), replace(little, files=0)):
+        assert (
+            none.words == f"the disk of {tmp_path}/state is full: nothing can be recorded; {advice}"
+        )
 
 
 class Disks:

@@ -233,19 +233,22 @@ async def test_a_database_that_cannot_be_opened_is_not_taken_for_a_damaged_one(
 
 
 @pytest.mark.parametrize(
-    ("text", "advice"),
+    ("text", "name", "advice"),
     [
-        ("disk I/O error", "the disk or its file system fails"),
-        ("attempt to write a readonly database", "mend the permissions"),
-        ("database or disk is full", "free some space"),
-        ("database is locked", "another program holds the database"),
+        ("disk I/O error", "SQLITE_IOERR_READ", "the disk or its file system fails"),
+        ("disk I/O error", "SQLITE_IOERR_SHMSIZE", "the disk is full: free some space"),
+        ("attempt to write a readonly database", "SQLITE_READONLY", "mend the permissions"),
+        ("database or disk is full", "SQLITE_FULL", "free some space"),
+        ("database is locked", "SQLITE_BUSY", "another program holds the database"),
     ],
 )
 async def test_what_the_disk_refuses_is_never_a_reason_to_move_the_database(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, text: str, advice: str
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, text: str, name: str, advice: str
 ) -> None:
     def refuse(_: object) -> None:
-        raise sqlite3.OperationalError(text)
+        error = sqlite3.OperationalError(text)
+        error.sqlite_errorname = name
+        raise error
 
     monkeypatch.setattr("engine.store.audit.open_for_reading", refuse)
     (finding,) = await inspect(layout)
