@@ -44,8 +44,8 @@ _SAYS_RETRY = re.compile(r"\bretry (it|the task)\b")
 _NEEDS = {Kind.STALE: Need.STALE, Kind.ORPHAN: Need.ORPHAN, Kind.ENDING: Need.ORPHAN}
 _TOLD_ELSEWHERE = NEEDS_NOBODY | {Kind.NOTICED}
 """Each alert that was noticed has a row of its own."""
-_NOTICED = frozenset({Kind.SERVICE, Kind.DISK})
-"""What an alert tells, too, until it is acknowledged."""
+_ALSO_NOTICED = frozenset({Kind.SERVICE, Kind.DISK})
+"""Of these there is an alert, too; until it is acknowledged it has the row."""
 _HELD = frozenset({Kind.LOGIN, Kind.BUDGET})
 """What holds the claims of an agent until somebody mends it and resumes them."""
 
@@ -110,7 +110,8 @@ class Attention:
         return [
             _alert_row(alert, since)
             for alert, since in await self._health.alerts()
-            if _needs_somebody(alert) and not (alert.kind in _NOTICED and alert.subject in noticed)
+            if _needs_somebody(alert)
+            and not (alert.kind in _ALSO_NOTICED and alert.subject in noticed)
         ]
 
 
