@@ -123,7 +123,8 @@ class DiskWatch:
         worse = [disk for disk in disks if _rank(disk.shortage()) > _rank(told[disk.name])]
         if worse:
             await self._store.raise_alerts(map(_alert, worse), self._config.alerts.targets)
-        self._told = {disk.name: _standing(disk, told[disk.name]) for disk in disks}
+        # One that could not be looked at just now is no other when it comes back.
+        self._told |= {disk.name: _standing(disk, told[disk.name]) for disk in disks}
 
 
 def _standing(disk: Disk, told: Level | None) -> Level | None:

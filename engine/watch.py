@@ -1,4 +1,4 @@
-"""Who watches: one process of a state folder reads logs and hands alerts on, whoever has the lock.
+"""Who watches logs, agents and disks, and hands alerts on: one process of a state folder at a time.
 
 Any process that holds workers or keeps services does, or waits for its turn: when the one that
 watches ends, or is killed, the next one goes on where it was.

@@ -18,7 +18,7 @@ calm.install()
 _SLOW_BY_NATURE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 # "ci" is the same run every time; "long" goes where no run was before:
-# HYPOTHESIS_PROFILE=long pytest tests/integration/test_store_machine.py
+# HYPOTHESIS_PROFILE=long pytest --timeout 0 tests/integration/test_store_machine.py
 settings.register_profile(
     "ci",
     derandomize=True,

@@ -80,7 +80,8 @@ class Disks:
     """File systems as one wants them to be: a path is on that of its longest prefix."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.free: dict[str, int | OSError] = {}
+        self.free: dict[str, int | OSError | None] = {}
+        """Bytes; None: the file system has no size."""
         self._real = os.statvfs
         monkeypatch.setattr(os, "statvfs", self._statvfs)
 
@@ -91,9 +92,10 @@ class Disks:
         free = self.free[max(under, key=len)]
         if isinstance(free, OSError):
             raise free
-        unit, size = 4096, 200 * GIB
+        unit, size = 4096, 0 if free is None else 200 * GIB
+        left = (free or 0) // unit
         return SimpleNamespace(
-            f_frsize=unit, f_bavail=free // unit, f_blocks=size // unit, f_files=0, f_favail=0
+            f_frsize=unit, f_bavail=left, f_blocks=size // unit, f_files=0, f_favail=0
         )
 
 
@@ -105,17 +107,19 @@ def disks(monkeypatch: pytest.MonkeyPatch) -> Disks:
 def test_each_disk_is_looked_at_once_also_for_folders_that_are_not_there_yet(
     tmp_path: Path, disks: Disks
 ) -> None:
-    config = Config(worktrees=WorktreeConfig("/dev/shm/agentmux-none/trees"))
+    config = Config(worktrees=WorktreeConfig("/dev/agentmux-none/trees"))
     layout = Layout(tmp_path / "project/state")
     state, trees = disks_of(layout, tmp_path, config)
-    real = os.statvfs("/dev/shm")
-    assert (state.folder, trees.folder) == (layout.state, Path("/dev/shm/agentmux-none/trees"))
+    real = os.statvfs("/dev")
+    assert (state.folder, trees.folder) == (layout.state, Path("/dev/agentmux-none/trees"))
     assert trees.size == real.f_blocks * real.f_frsize
+    assert (trees.files is None) is (real.f_files == 0)
     assert not layout.state.exists()
     assert [disk.folder for disk in disks_of(layout, tmp_path, Config())] == [layout.state]
-    # One that cannot be looked at hides no other.
-    disks.free["/dev/shm"] = OSError(5, "Input/output error")
-    assert [disk.folder for disk in disks_of(layout, tmp_path, config)] == [layout.state]
+    # One that cannot be looked at, or has no size, hides no other.
+    for odd in (OSError(5, "Input/output error"), None):
+        disks.free["/dev"] = odd
+        assert [disk.folder for disk in disks_of(layout, tmp_path, config)] == [layout.state]
 
 
 class Stage:
@@ -129,7 +133,7 @@ class Stage:
         self.reader = Reader(self.layout.database)
         self.left(100 * GIB)
 
-    def left(self, free: int) -> None:
+    def left(self, free: int | OSError) -> None:
         self._disks.free[str(self.folder)] = free
 
     def watch(self) -> DiskWatch:
@@ -175,6 +179,16 @@ async def test_what_became_worse_is_an_alert_once_until_it_is_over(stage: Stage)
         await watch.look()
         await watch.look()
         assert stage.alerts() == alerts, free
+
+
+async def test_a_disk_that_cannot_be_looked_at_for_a_moment_is_no_new_one_after_it(
+    stage: Stage,
+) -> None:
+    watch = stage.watch()
+    for free in (MIB, OSError(5, "Input/output error"), MIB):
+        stage.left(free)
+        await watch.look()
+        assert len(stage.alerts()) == 1
 
 
 async def test_who_watches_next_repeats_nothing_that_nobody_has_acknowledged(stage: Stage) -> None:
